@@ -1,0 +1,45 @@
+"""kerastk: fine-tune pretrained Keras networks on your own photos.
+
+    import kerastk
+    run = kerastk.train(kerastk.Finetune(data="photos/", base="resnet50"))
+    label, probability = kerastk.load(run.path)("cat.jpg")
+
+Names are loaded when they are first used, so that `import kerastk` stays quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Finetune": "kerastk.recipe",
+    "Run": "kerastk.run",
+    "Predictor": "kerastk.predictor",
+    "Answer": "kerastk.predictor",
+    "KerastkError": "kerastk.errors",
+    "train": "kerastk.training.trainer",
+    "load": "kerastk.predictor",
+    "build": "kerastk.library",
+    "open_data": "kerastk.library",
+    "check": "kerastk.library",
+}
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from kerastk.errors import KerastkError
+    from kerastk.library import build, check, open_data
+    from kerastk.predictor import Answer, Predictor, load
+    from kerastk.recipe import Finetune
+    from kerastk.run import Run
+    from kerastk.training.trainer import train
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'kerastk' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

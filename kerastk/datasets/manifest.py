@@ -1,0 +1,194 @@
+"""The split, and the record of it: which photo went where, by content.
+
+`settle` turns a look at the data into a `Manifest`, or refuses the data with the reason.
+"""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from kerastk.datasets.check import KINDS, Look, Photo
+from kerastk.datasets.source import SPLITS, Finding
+from kerastk.errors import DataError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Photos per split in order of path, the class names in output order, and what was set aside.
+
+    `split` is the specification that cut the splits, or None where all of them came with the data.
+    """
+
+    classes: list[str]
+    splits: dict[str, list[Photo]]
+    set_aside: list[Finding]
+    findings: list[Finding]
+    split: str | None
+    split_seed: int
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sha256(self) -> str:
+        """A hash of every photo's content, label and split, the same whatever the files are called."""
+        rows = sorted((p.sha256, p.label, name) for name in SPLITS for p in self.splits[name])
+        return hashlib.sha256(json.dumps([self.classes, rows]).encode()).hexdigest()
+
+    def counts(self, name: str) -> Counter:
+        """Photos per class in one split."""
+        return Counter(photo.label for photo in self.splits[name])
+
+    def to_json(self) -> str:
+        """The content of the run folder's data.json."""
+        files = [
+            {"path": p.path, "sha256": p.sha256, "label": p.label, "split": name}
+            for name in SPLITS
+            for p in self.splits[name]
+        ]
+        content = {
+            "format": FORMAT,
+            "sha256": self.sha256,
+            "classes": self.classes,
+            "split": self.split,
+            "split_seed": self.split_seed,
+            "counts": {name: dict(self.counts(name)) for name in SPLITS},
+            "notes": self.notes,
+            "files": files,
+            "set_aside": [_finding(finding) for finding in self.set_aside],
+            "findings": [_finding(finding) for finding in self.findings],
+        }
+        return json.dumps(content, indent=1)
+
+
+def _finding(finding: Finding) -> dict:
+    return {"kind": finding.kind, "paths": list(finding.paths), "text": finding.text}
+
+
+def settle(
+    look: Look,
+    *,
+    split: str | None,
+    fractions: tuple[float, float, float],
+    split_seed: int,
+    strict: bool,
+    max_bad: float,
+) -> Manifest:
+    """Refuse the data or cut the splits.
+
+    `split` is the user's specification or None; `fractions` are the shares to cut (train, val, test). Given splits
+    are kept, missing ones are cut from train. Copies of one photo end in one split: of copies in two given splits,
+    only those of test (else of val) stay.
+
+    Raises:
+        DataError: too many unreadable photos, any finding under `strict`, fewer than two classes, a class that is too
+            small to split, or a `split` that would not be used.
+    """
+    if strict and look.findings:
+        first = look.findings[0]
+        raise DataError(
+            f"strict: {len(look.findings)} findings, the first: {', '.join(first.paths[:2])}: "
+            f"{KINDS[first.kind][0]}. `kerastk check` lists them."
+        )
+    files = len(look.photos) + len(look.bad)
+    if len(look.bad) > max_bad * files:
+        first = look.bad[0]
+        raise DataError(
+            f"{len(look.bad)} of {files} photos cannot be used ({100 * len(look.bad) / files:.1f} %), for example "
+            f"{first.paths[0]}: {first.text}. Mend them, or allow more with --max-bad {_enough(len(look.bad), files)}."
+        )
+    if len(look.source.classes) < 2:
+        raise DataError(f"one class only ({look.source.classes[0]!r}); a classifier needs two or more.")
+    counts = Counter(photo.label for photo in look.photos)
+    empty = [name for name in look.source.classes if not counts[name]]
+    if empty:
+        raise DataError(f"no readable photos in class {', '.join(map(repr, empty))}; fill or remove it.")
+
+    given = {photo.split for photo in look.photos} - {None}
+    notes: list[str] = []
+    set_aside = [finding for finding in look.findings if finding.kind in _LOST]
+    if given:
+        photos, removed = _without_leaks(look.photos)
+        set_aside += removed
+        if "train" not in given:
+            raise DataError(f"the data has {' and '.join(sorted(given))} but no train split.")
+        want_test = "test" in given or fractions[2] > 0
+        missing = [name for name in ("val", "test") if name not in given and (name != "test" or want_test)]
+        if split is not None and not missing:
+            raise DataError(f"the data comes with train, val and test; --split {split} would not be used. Leave it out.")
+        splits = {name: [p for p in photos if p.split == name] for name in SPLITS}
+        kept = fractions[0] + sum(fractions[SPLITS.index(name)] for name in missing)
+        shares = {name: fractions[SPLITS.index(name)] / kept for name in missing}
+        splits |= _cut(splits["train"], shares, split_seed)
+        if missing:
+            notes.append(f"{' and '.join(missing)} cut from train")
+        resolved = f"{100 * fractions[0]:g}/{100 * fractions[1]:g}/{100 * fractions[2]:g}" if missing else None
+    else:
+        shares = {name: fractions[SPLITS.index(name)] for name in ("val", "test") if fractions[SPLITS.index(name)]}
+        splits = {name: [] for name in SPLITS} | _cut(look.photos, shares, split_seed)
+        resolved = f"{100 * fractions[0]:g}/{100 * fractions[1]:g}/{100 * fractions[2]:g}"
+    if not splits["test"]:
+        notes.append("no test split: the figures below are of the validation split, which chose the model")
+    lacking = [c for c in look.source.classes if not any(p.label == c for p in splits["train"])]
+    if lacking:
+        raise DataError(f"class {', '.join(map(repr, lacking))} has no training photos.")
+    splits = {name: sorted(splits[name], key=lambda p: p.path) for name in SPLITS}
+    return Manifest(look.source.classes, splits, set_aside, look.findings, resolved, split_seed, notes)
+
+
+_LOST = {kind for kind, (_, bad) in KINDS.items() if bad} | {"other-file", "no-class", "not-a-file", "unsafe-path"}
+
+
+def _enough(bad: int, files: int) -> str:
+    return f"{min(1.0, (int(1000 * bad / files) + 1) / 1000):g}"
+
+
+def _without_leaks(photos: list[Photo]) -> tuple[list[Photo], list[Finding]]:
+    """Photos without those that have a copy in a split that is judged later, and the removed ones."""
+    rank = {"train": 0, "val": 1, "test": 2}
+    highest: dict[str, Photo] = {}
+    for photo in photos:
+        best = highest.get(photo.group)
+        if best is None or rank[photo.split] > rank[best.split]:
+            highest[photo.group] = photo
+    kept, removed = [], []
+    for photo in photos:
+        best = highest[photo.group]
+        if rank[photo.split] < rank[best.split]:
+            removed.append(Finding("leak", (photo.path,), f"a copy of {best.path} in {best.split}"))
+        else:
+            kept.append(photo)
+    return kept, removed
+
+
+def _cut(photos: list[Photo], shares: dict[str, float], seed: int) -> dict[str, list[Photo]]:
+    """`shares` of the photos for val and test, the rest for train: stratified, by content, whole groups.
+
+    A group of copies counts for the class of its first photo, in order of SHA-256 and label. Groups are taken in order
+    of a hash of (seed, group), so neither file names nor file order matter.
+    """
+    groups: dict[str, list[Photo]] = defaultdict(list)
+    for photo in sorted(photos, key=lambda p: (p.sha256, p.label)):
+        groups[photo.group].append(photo)
+    by_class: dict[str, list[list[Photo]]] = defaultdict(list)
+    for _, members in sorted(groups.items(), key=lambda item: hashlib.sha256(f"{seed} {item[0]}".encode()).digest()):
+        by_class[members[0].label].append(members)
+    splits: dict[str, list[Photo]] = {"train": [], **{name: [] for name in shares}}
+    for label in sorted({p.label for p in photos}):
+        stock = by_class[label]
+        if len(stock) < 1 + len(shares):
+            raise DataError(
+                f"class {label!r} has {len(stock)} different photos; a split into {', '.join(splits)} needs at least "
+                f"{1 + len(shares)}. Add photos or remove the class."
+            )
+        total = sum(len(members) for members in stock)
+        for done, (name, share) in enumerate(shares.items()):
+            wanted = max(1, round(share * total))
+            taken: list[Photo] = []
+            # One group must be left for each split that follows, train being the last.
+            while stock and len(taken) < wanted and (not taken or len(stock) > len(shares) - done):
+                taken += stock.pop(0)
+            splits[name] += taken
+        splits["train"] += [photo for members in stock for photo in members]
+    return splits

@@ -1,0 +1,72 @@
+"""From DATA to batches in one call: source, check, split, pipeline."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kerastk.datasets.augment import POLICIES
+from kerastk.datasets.check import Look, check
+from kerastk.datasets.manifest import Manifest, settle
+from kerastk.datasets.pipeline import Split
+from kerastk.datasets.source import Source, open_source
+
+
+@dataclass(frozen=True)
+class PhotoData:
+    """A photo data set, split and ready to be iterated; `test` is None where there is no test split.
+
+    Each split gives ((batch, size, size, 3) uint8, (batch, classes) float32 one-hot).
+    """
+
+    look: Look
+    manifest: Manifest
+    train: Split
+    val: Split
+    test: Split | None
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in output order."""
+        return self.manifest.classes
+
+
+def open_photos(
+    source: Source | Any,
+    *,
+    split: str | None,
+    fractions: tuple[float, float, float],
+    split_seed: int,
+    strict: bool,
+    max_bad: float,
+    image_size: int,
+    resize: str,
+    augment: str,
+    batch_size: int,
+    threads: int,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PhotoData:
+    """Look at the photos, split them, and prepare their batches.
+
+    `source` is what `open_source` returns or takes. `split` is the user's own specification or None.
+
+    Raises:
+        DataError: see `open_source` and `settle`.
+    """
+    if not isinstance(source, Source):
+        source = open_source(source)
+    look = check(source, threads=threads, progress=progress)
+    manifest = settle(
+        look, split=split, fractions=fractions, split_seed=split_seed, strict=strict, max_bad=max_bad
+    )
+
+    def made(name: str) -> Split | None:
+        photos = manifest.splits[name]
+        if not photos:
+            return None
+        return Split(
+            photos, source.read, classes=manifest.classes, image_size=image_size, resize=resize,
+            batch_size=batch_size, threads=threads, policy=POLICIES[augment] if name == "train" else None, seed=seed,
+        )  # fmt: skip
+
+    return PhotoData(look, manifest, made("train"), made("val"), made("test"))

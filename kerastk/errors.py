@@ -1,0 +1,46 @@
+"""What can go wrong, as a tree. Each error is one line: what came, and what would work.
+
+    KerastkError            everything kerastk raises on purpose
+    ├── RecipeError         a wrong option, value, key or combination
+    ├── DataError           the data set as a whole cannot be used
+    ├── PhotoError          one photo cannot be read
+    ├── WeightsError        pretrained weights are missing, damaged or out of reach
+    ├── RunError            a run folder is missing, taken, or not what it should be
+    └── GateError           the run is fine, but below --assert-accuracy (exit code 1)
+"""
+
+
+class KerastkError(Exception):
+    """Base of all errors that kerastk raises on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = 2
+
+
+class RecipeError(KerastkError):
+    """A wrong option, value, key or combination of options."""
+
+
+class DataError(KerastkError):
+    """The data set as a whole cannot be used."""
+
+
+class PhotoError(KerastkError):
+    """One photo cannot be read. `kind` names the sort of damage (see `datasets.check`)."""
+
+    def __init__(self, message: str, kind: str = "damaged"):
+        super().__init__(message)
+        self.kind = kind
+
+
+class WeightsError(KerastkError):
+    """Pretrained weights are missing, damaged or out of reach."""
+
+
+class RunError(KerastkError):
+    """A run folder is missing, taken, or not what it should be."""
+
+
+class GateError(KerastkError):
+    """The model works but is worse than the caller demanded."""
+
+    exit_code = 1

@@ -1,0 +1,44 @@
+"""For people with a loop of their own: the parts of a run, without the trainer."""
+
+from typing import Any
+
+import keras
+
+from kerastk import tasks
+from kerastk.datasets.check import Look
+from kerastk.datasets.check import check as look_at
+from kerastk.datasets.photos import PhotoData
+from kerastk.datasets.source import open_source
+from kerastk.recipe import Recipe
+
+
+def build(recipe: Recipe, *, data: Any = None) -> keras.Model:
+    """The recipe's network, uncompiled: (batch, size, size, 3) uint8 -> (batch, classes) probabilities.
+
+    The classes are those of the recipe's data (or of `data`, a list or data frame in its stead).
+
+    >>> model = kerastk.build(recipe)
+    >>> model.compile("adam", "categorical_crossentropy")
+    """
+    task = tasks.of(recipe)
+    recipe = task.settle_base(recipe)
+    return task.build(recipe, task.source_of(recipe, data).classes)
+
+
+def open_data(recipe: Recipe, *, data: Any = None) -> PhotoData:
+    """The recipe's data, checked and split: `.train`, `.val` and `.test` iterate over batches.
+
+    >>> for images, labels in kerastk.open_data(recipe).train:
+    ...     model.train_on_batch(images, labels)
+    """
+    task = tasks.of(recipe)
+    recipe = task.settle_base(recipe)
+    return task.open_data(recipe, task.source_of(recipe, data))
+
+
+def check(data: Any) -> Look:
+    """What is wrong with the data: `.findings`, and the readable `.photos`.
+
+    >>> [finding.paths for finding in kerastk.check("photos/").findings if finding.kind == "two-labels"]
+    """
+    return look_at(open_source(data))

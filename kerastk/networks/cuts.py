@@ -1,0 +1,91 @@
+"""Where a network can be cut in two: the points at which one tensor alone is live, found in its graph."""
+
+from dataclasses import dataclass
+
+import keras
+
+from kerastk.errors import RecipeError
+
+# Valid padding takes a pixel or two off; a stage ends where the resolution falls clearly.
+_DROP = 0.75
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A point where `tensor` alone separates what comes before from what comes after; `layer` made it."""
+
+    layer: str
+    tensor: keras.KerasTensor
+
+
+def cuts(model: keras.Model, end: keras.KerasTensor) -> list[Cut]:
+    """All cuts between the model's input and `end`, from the input on.
+
+    In any topological order, a tensor that all paths pass through is the only live one when it has been computed, and
+    the other way round.
+    """
+    operations = keras.Model(model.input, end).operations
+    last_use: dict[int, int] = {}
+    for position, operation in enumerate(operations):
+        for tensor in _flat(operation.input) if position else ():
+            last_use[id(tensor)] = position
+    found, live = [], {}
+    for position, operation in enumerate(operations):
+        for tensor in _flat(operation.output):
+            live[id(tensor)] = tensor
+        live = {key: tensor for key, tensor in live.items() if last_use.get(key, -1) > position or tensor is end}
+        if len(live) == 1 and position:
+            (tensor,) = live.values()
+            if not found or found[-1].tensor is not tensor:
+                found.append(Cut(operation.name, tensor))
+    return found
+
+
+def stages(model: keras.Model) -> list[Cut]:
+    """The ends of the base's stages, from the input on, without the last (which ends at the features).
+
+    A stage ends at the last cut before the resolution drops. Scaling and padding alone are no stage.
+    """
+    maps = [cut for cut in cuts(model, features(model)) if len(cut.tensor.shape) == 4]
+    ends = [
+        cut for cut, after in zip(maps, maps[1:], strict=False) if after.tensor.shape[1] < _DROP * cut.tensor.shape[1]
+    ]
+    return [cut for cut in ends if any(_learns(each) for each in keras.Model(model.input, cut.tensor).layers)]
+
+
+def features(model: keras.Model) -> keras.KerasTensor:
+    """The pooled features, (batch, features): what the head sees."""
+    return model.get_layer("head_dropout").input
+
+
+def cut_for(model: keras.Model, unfreeze: str | int) -> keras.KerasTensor | None:
+    """The tensor below which all is frozen when the head and `unfreeze` are trained; None where nothing is frozen.
+
+    `unfreeze` is `head`, `all` or the number of stages from the top.
+
+    Raises:
+        RecipeError: the base has fewer stages.
+    """
+    if unfreeze == "head":
+        return features(model)
+    if unfreeze == "all":
+        return None
+    ends = stages(model)
+    if unfreeze > len(ends) + 1:
+        hint = f"it has {len(ends) + 1}" if ends else "it cannot be cut into stages"
+        raise RecipeError(f"unfreeze {unfreeze}: the base has no so many stages; {hint}. Use head, all or fewer.")
+    return None if unfreeze == len(ends) + 1 else ends[-unfreeze].tensor
+
+
+def split_at(model: keras.Model, cut: keras.KerasTensor) -> tuple[keras.Model, keras.Model]:
+    """The part up to the cut and the part from it on; both share the model's layers."""
+    return keras.Model(model.input, cut, name="prefix"), keras.Model(cut, model.output, name="tail")
+
+
+def _learns(layer: keras.layers.Layer) -> bool:
+    """Whether the layer has weights that training would change, frozen now or not."""
+    return bool(layer.weights) and not isinstance(layer, keras.layers.Normalization)
+
+
+def _flat(tensors: object) -> list[keras.KerasTensor]:
+    return list(keras.tree.flatten(tensors))

@@ -1,0 +1,142 @@
+"""ImageNet weights: found in a mirror or in Keras's cache, or downloaded by Keras; verified either way.
+
+`KERASTK_WEIGHTS` may name a folder with files of Keras's own names, looked into first. A file for which Keras declares
+no hash (MobileNet V1 and V2) is verified by the SHA-256 recorded when it was first used.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from kerastk.errors import WeightsError
+from kerastk.networks.bases import Base
+from kerastk.storage import atomic_path, cache_folder, write_atomic
+
+PROBE_SECONDS = 6
+STALL_SECONDS = 30
+
+
+def keras_folder() -> Path:
+    """Keras's own folder of weights: `$KERAS_HOME/models`, else `~/.keras/models`."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+
+
+def imagenet(base: Base) -> Path:
+    """The verified file of the base's ImageNet weights (without the head).
+
+    Raises:
+        WeightsError: a file is there but damaged, or there is none and the address cannot be reached.
+    """
+    found = local(base)
+    if found is not None:
+        verify(base, found)
+        return found
+    return fetch(base)
+
+
+def local(base: Base) -> Path | None:
+    """Where the file is without a download: in the mirror or in Keras's cache; None where it is in neither."""
+    mirror = os.environ.get("KERASTK_WEIGHTS")
+    folders = ([Path(mirror)] if mirror else []) + [keras_folder()]
+    return next((folder / base.file for folder in folders if (folder / base.file).is_file()), None)
+
+
+def fetch(base: Base) -> Path:
+    """Download the file into Keras's cache, by Keras's `get_file`, whole and verified or not at all."""
+    import keras
+
+    target = keras_folder() / base.file
+    reason = _probe(base.address)
+    if reason is None:
+        before = socket.getdefaulttimeout()
+        try:
+            # get_file has no time-out of its own, and writes under the name it is given.
+            socket.setdefaulttimeout(STALL_SECONDS)
+            with atomic_path(target) as temporary:
+                keras.utils.get_file(
+                    temporary.name, base.address, file_hash=base.hash or None,
+                    cache_dir=target.parent.parent, cache_subdir=target.parent.name,
+                )  # fmt: skip
+        except Exception as error:
+            # get_file raises ValueError for a wrong hash and bare Exception for the network's errors.
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+        finally:
+            socket.setdefaulttimeout(before)
+    if reason is not None:
+        raise WeightsError(
+            f"cannot download {base.address}: {reason} Put {base.file} into {target.parent} or into a folder named by "
+            "KERASTK_WEIGHTS, or use --weights FILE, --weights none or a base that `kerastk weights list` shows here."
+        )
+    verify(base, target)
+    return target
+
+
+def verify(base: Base, path: Path) -> str:
+    """Compare the file with Keras's hash, or with the SHA-256 recorded on first use (recording it, the first time).
+
+    Returns `keras` or `recorded`: what it was compared with. Raises WeightsError when they differ.
+    """
+    algorithm = "md5" if len(base.hash) == 32 else "sha256"
+    found = file_hash(path, algorithm)
+    if base.hash:
+        if found != base.hash:
+            raise WeightsError(
+                f"{path} is damaged: its {algorithm} is {found}, Keras's is {base.hash}. Delete it to fetch it again."
+            )
+        return "keras"
+    # Beside the weights' names the folder tells a mirror's file from the cache's.
+    record = cache_folder() / "weights.json"
+    try:
+        known = json.loads(record.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if known.setdefault(base.file, found) != found:
+        raise WeightsError(
+            f"{path} is not the file of earlier runs: its sha256 is {found}, theirs {known[base.file]}. Delete it to "
+            f"fetch it again, or delete its line in {record} if you mean it."
+        )
+    write_atomic(record, json.dumps(known, indent=1))
+    return "recorded"
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """The file's hash as hexadecimal digits. Raises WeightsError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, algorithm).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}.") from None
+
+
+def into_keras_cache(base: Base, path: Path) -> None:
+    """Make Keras's own cache hold the file, for the builders that load by themselves."""
+    target = keras_folder() / base.file
+    if not target.exists() or file_hash(target) != file_hash(path):
+        with atomic_path(target) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def _probe(address: str) -> str | None:
+    """Why the address cannot be reached, within PROBE_SECONDS even where the name service hangs; None if it can be."""
+    outcome: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(address, method="HEAD")
+            urllib.request.urlopen(request, timeout=PROBE_SECONDS - 1).close()
+            outcome.append(None)
+        except urllib.error.HTTPError as error:
+            outcome.append(f"the server answers {error.code} {error.reason}.")
+        except Exception as error:
+            outcome.append(f"{getattr(error, 'reason', None) or error}.")
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return outcome[0] if outcome else f"no answer within {PROBE_SECONDS} seconds."

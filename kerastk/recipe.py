@@ -1,0 +1,336 @@
+"""A recipe: everything that decides a run, in one frozen value.
+
+There is one flat dataclass a task. The command line's options are made from its fields, a TOML file holds the same
+fields, and Python constructs it; all three end in the same constructor, which checks types, ranges, choices and
+contradictions. `None` means automatic: `train` resolves it, and the run folder's `recipe.toml` holds what was used.
+
+    recipe = Finetune(data="photos/", base="resnet50")
+    load("flowers.toml", epochs=5)
+"""
+
+import dataclasses
+import difflib
+import math
+import os
+import tomllib
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kerastk.errors import RecipeError
+
+GROUPS = ("data", "network", "training", "output")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    auto: str = "",
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+    common: bool = False,
+) -> Any:
+    """A recipe's field. `auto` says in words what None becomes; `below` is an exclusive upper bound."""
+    metadata = {
+        "help": help, "group": group, "auto": auto, "unit": unit, "low": low, "high": high, "below": below,
+        "choices": choices, "common": common,
+    }  # fmt: skip
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The fields that all tasks share. Use a task's own class, such as `Finetune`."""
+
+    task: ClassVar[str] = ""
+
+    data: str | None = option(
+        None,
+        "What to learn from: a folder of class folders (or of train/, val/ and test/), a .zip or .tar of one, "
+        "a CSV or Parquet file with path,label[,split], or tfds:NAME.",
+        group="data", common=True,
+    )  # fmt: skip
+    split: str | None = option(
+        None, "Percent of the photos for training, validation and, if wanted, test.",
+        group="data", auto="70/15/15", common=True,
+    )  # fmt: skip
+    split_seed: int = option(0, "Another number gives another split.", group="data", low=0, high=2**32 - 1)
+    threads: int | None = option(
+        None, "Threads that read and decode.", group="data", auto="one a core, at most 16", low=1, high=256
+    )
+    epochs: int | None = option(
+        None, "Passes over the training data in the main phase.", group="training",
+        auto="12; 30 with --weights none", unit="epochs", low=1, high=100_000, common=True,
+    )  # fmt: skip
+    batch_size: int = option(32, "Photos a step.", group="training", low=1, high=65_536, common=True)
+    learning_rate: float | None = option(
+        None, "Peak learning rate of the main phase.", group="training",
+        auto="0.0005; 0.001 with --weights none", low=1e-9, high=10, common=True,
+    )  # fmt: skip
+    warmup_epochs: float | None = option(
+        None, "Linear rise of the learning rate at the start of the main phase.", group="training",
+        auto="1, or a tenth of a shorter phase", unit="epochs", low=0, high=1000,
+    )  # fmt: skip
+    weight_decay: float = option(0.05, "AdamW's decoupled weight decay.", group="training", low=0, high=10)
+    clipnorm: float = option(
+        1.0, "Largest global norm of the gradients; 0 leaves them as they are.", group="training", low=0, high=1e6
+    )
+    patience: int = option(
+        5, "Stop a phase after so many epochs without a better validation cross-entropy.",
+        group="training", unit="epochs", low=1, high=100_000,
+    )  # fmt: skip
+    precision: str = option(
+        "auto", "Arithmetic of the layers. auto: bfloat16 on a GPU that has it, float16 on an older one, float32 on "
+        "a CPU.", group="training", choices=("auto", "float32", "bfloat16", "float16"),
+    )  # fmt: skip
+    device: str = option("auto", "Where to compute: auto, cpu, gpu or gpu:N.", group="training")
+    seed: int = option(
+        0, "Order, augmentation, first weights and dropout follow from it.", group="training", low=0, high=2**32 - 1
+    )
+    deterministic: bool = option(
+        False, "Equal seeds give equal weights, bit for bit, on one machine; slower on a GPU.", group="training"
+    )
+    name: str | None = option(
+        None, "The run's name; must be new.", group="output", auto="<data>-<base>-<n>", common=True
+    )
+    runs: str = option("runs", "The folder of runs.", group="output")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field, _kind(type(self), field), getattr(self, field.name)))
+        if self.split is not None:
+            split_fractions(self.split)
+        kind, _, number = self.device.partition(":")
+        if kind not in ("auto", "cpu", "gpu") or (number and not (kind == "gpu" and number.isdecimal())):
+            raise RecipeError(f"device must be auto, cpu, gpu or gpu:N; got {self.device!r}.")
+        if self.device == "cpu" and self.precision == "float16":
+            raise RecipeError("precision float16 is 4 times slower than float32 on a CPU; use float32 or bfloat16.")
+        if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or os.sep in self.name):
+            raise RecipeError(f"name must be a folder's name without slashes; got {self.name!r}.")
+
+    def _refuse(self, names: tuple[str, ...], reason: str) -> None:
+        for name in names:
+            if getattr(self, name) is not None:
+                raise RecipeError(f"{name} has no effect {reason}; leave it out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Recipe):
+    """Fine-tune a `keras.applications` network on photos with one label each.
+
+    >>> Finetune(data="photos/", base="resnet50").batch_size
+    32
+    """
+
+    task: ClassVar[str] = "finetune"
+
+    base: str | None = option(
+        None, "The pretrained network; `kerastk bases` lists them.", group="network",
+        auto="mobilenet_v2, or that of --weights RUN", common=True,
+    )  # fmt: skip
+    weights: str = option(
+        "imagenet", "Where the base starts from: imagenet, none, a weights file, or the folder of an earlier run.",
+        group="network", common=True,
+    )  # fmt: skip
+    unfreeze: str | int | None = option(
+        None, "What is trained after the head: head (nothing more), all, or the number of stages from the top.",
+        group="network", auto="2, or as many as the base has", common=True,
+    )  # fmt: skip
+    dropout: float = option(0.2, "Share of the features dropped before the head.", group="network", low=0, below=1)
+    image_size: int | None = option(
+        None, "Side of the square that the network sees.", group="network",
+        auto="the base's own, 64 to 480", unit="pixels", low=8, high=4096, common=True,
+    )  # fmt: skip
+    resize: str = option(
+        "crop", "How a photo becomes a square: its centre, the whole with borders, or distorted.",
+        group="data", choices=("crop", "pad", "stretch"),
+    )  # fmt: skip
+    augment: str = option(
+        "light", "How training photos are varied; never those of validation and test.", group="data",
+        choices=("none", "light", "strong"), common=True,
+    )  # fmt: skip
+    max_bad: float | None = option(
+        None, "Share of unreadable photos that is set aside before the run stops.",
+        group="data", auto="0.01", low=0, high=1,
+    )  # fmt: skip
+    strict: bool = option(False, "Refuse the data at any finding of `kerastk check`.", group="data")
+    head_epochs: int | None = option(
+        None, "Epochs of the first phase, on the frozen base.", group="training",
+        auto="3; 20 with --unfreeze head", unit="epochs", low=1, high=100_000,
+    )  # fmt: skip
+    head_learning_rate: float | None = option(
+        None, "Peak learning rate of the first phase.", group="training", auto="0.002", low=1e-9, high=10
+    )
+    label_smoothing: float = option(
+        0.1, "Share of the probability given to all classes alike in the training loss.",
+        group="training", low=0, below=1,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.unfreeze, str):
+            if self.unfreeze.isdecimal():
+                object.__setattr__(self, "unfreeze", int(self.unfreeze))
+            elif self.unfreeze not in ("head", "all"):
+                raise RecipeError(f"unfreeze must be head, all or a number of stages; got {self.unfreeze!r}.")
+        if self.unfreeze == 0:
+            raise RecipeError("unfreeze must be at least 1 stage; got 0. For the head alone: head.")
+        if self.weights == "none":
+            self._refuse(("head_epochs", "head_learning_rate", "unfreeze"), "with weights none (one phase trains all)")
+        if self.unfreeze == "head":
+            self._refuse(
+                ("epochs", "learning_rate", "warmup_epochs"),
+                "with unfreeze head (see head_epochs and head_learning_rate)",
+            )
+        if self.strict:
+            self._refuse(("max_bad",), "with strict, which refuses any finding")
+
+    def resolve(self, *, base: str, image_size: int, stages: int, threads: int, precision: str, device: str,
+                split: str | None, name: str) -> "Finetune":  # fmt: skip
+        """A copy with every automatic value filled in from what the run found. The defaults stand here, once.
+
+        `stages` is how many the base can be cut into; `split` is None where the data came with all its splits.
+        """
+        found: dict[str, Any] = {
+            "base": base, "image_size": image_size, "threads": threads, "precision": precision, "device": device,
+            "split": split, "name": name, "max_bad": None if self.strict else _or(self.max_bad, 0.01),
+        }  # fmt: skip
+        if self.weights != "none":
+            unfreeze = _or(self.unfreeze, 2 if stages > 2 else "all")
+            found["unfreeze"] = unfreeze
+            found["head_epochs"] = _or(self.head_epochs, 20 if unfreeze == "head" else 3)
+            found["head_learning_rate"] = _or(self.head_learning_rate, 2e-3)
+        if found.get("unfreeze") != "head":
+            fresh = self.weights == "none"
+            epochs = _or(self.epochs, 30 if fresh else 12)
+            found["epochs"] = epochs
+            found["learning_rate"] = _or(self.learning_rate, 1e-3 if fresh else 5e-4)
+            found["warmup_epochs"] = _or(self.warmup_epochs, float(min(1.0, epochs / 10)))
+        return dataclasses.replace(self, **found)
+
+
+TASKS: dict[str, type[Recipe]] = {"finetune": Finetune}
+
+
+def split_fractions(split: str) -> tuple[float, float, float]:
+    """`70/15/15` as (0.7, 0.15, 0.15); `85/15` has no test split: (0.85, 0.15, 0.0)."""
+    try:
+        parts = [float(part) for part in split.split("/")]
+    except ValueError:
+        parts = []
+    if len(parts) == 2:
+        parts.append(0.0)
+    good = len(parts) == 3 and all(math.isfinite(part) for part in parts) and abs(sum(parts) - 100) < 1e-6
+    if not good or parts[0] <= 0 or parts[1] <= 0 or parts[2] < 0:
+        raise RecipeError(f"split must be percentages that add up to 100, like 70/15/15 or 85/15; got {split!r}.")
+    return parts[0] / 100, parts[1] / 100, parts[2] / 100
+
+
+def parse(path: str | os.PathLike) -> tuple[type[Recipe], dict[str, Any]]:
+    """The task's class and the given fields of a TOML file, not yet checked against each other."""
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+        table = tomllib.loads(text)
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {os.fspath(path)!r}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecipeError(f"{os.fspath(path)} is not TOML: {error}") from None
+    task = table.pop("task", None)
+    if task not in TASKS:
+        raise RecipeError(f"{os.fspath(path)}: task must be one of {', '.join(TASKS)}; got {task!r}.")
+    return TASKS[task], table
+
+
+def construct(kind: type[Recipe], values: dict[str, Any]) -> Recipe:
+    """A recipe from names and values; an unknown name is refused with the nearest right ones."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name.replace("-", "_"), known, n=3, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(sorted(known))}."
+            raise RecipeError(f"{kind.task} has no option {name!r}. {hint}")
+    return kind(**values)
+
+
+def load(path: str | os.PathLike, **overrides: Any) -> Recipe:
+    """The recipe in a TOML file, with some fields replaced.
+
+    Raises:
+        RecipeError: the file cannot be read, names an unknown task or key, or holds a value out of range.
+    """
+    kind, values = parse(path)
+    return construct(kind, {**values, **overrides})
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as TOML; `load` gives the same object back. Automatic values that are not resolved are left out."""
+    import tomli_w
+
+    values = {"task": recipe.task}
+    values |= {key: value for key, value in dataclasses.asdict(recipe).items() if value is not None}
+    return tomli_w.dumps(values)
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _kind(owner: type[Recipe], field: dataclasses.Field) -> tuple[type, ...]:
+    """The types a field takes, without None."""
+    hint = typing.get_type_hints(owner)[field.name]
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return tuple(kind for kind in kinds if kind is not type(None))
+
+
+def _checked(field: dataclasses.Field, kinds: tuple[type, ...], value: Any) -> Any:
+    """The value in the field's own type, within its range; anything else is an error that says what would work."""
+    if value is None:
+        if field.default is None:
+            return None
+        raise RecipeError(f"{field.name} must be given; leave the key out for its default, {field.default!r}.")
+    limits = field.metadata
+    if isinstance(value, os.PathLike) and str in kinds:
+        value = os.fspath(value)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not any(type(value) is kind for kind in kinds):
+        wanted = " or ".join({int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
+                             for kind in kinds)  # fmt: skip
+        raise RecipeError(f"{field.name} must be {wanted}; got {value!r}.")
+    if limits["choices"] and value not in limits["choices"]:
+        raise RecipeError(f"{field.name} must be one of {', '.join(limits['choices'])}; got {value!r}.")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        low, high, below = limits["low"], limits["high"], limits["below"]
+        if (isinstance(value, float) and not math.isfinite(value)) or (low is not None and value < low):
+            raise RecipeError(f"{field.name} must be {_range(limits)}; got {value!r}.")
+        if (high is not None and value > high) or (below is not None and value >= below):
+            raise RecipeError(f"{field.name} must be {_range(limits)}; got {value!r}.")
+    if isinstance(value, str) and "\0" in value:
+        raise RecipeError(f"{field.name} must not hold a NUL character.")
+    return value
+
+
+def _range(limits: Any) -> str:
+    upper = f"below {limits['below']:g}" if limits["below"] is not None else f"at most {limits['high']:g}"
+    return f"at least {limits['low']:g} and {upper}" + (f" {limits['unit']}" if limits["unit"] else "")
+
+
+def from_text(kind: type[Recipe], name: str, text: str) -> Any:
+    """An option's text from the command line as the value of field `name` (checked later, by the constructor)."""
+    field = next(field for field in dataclasses.fields(kind) if field.name == name)
+    kinds = _kind(kind, field)
+    try:
+        if kinds == (int,):
+            return int(text)
+        if kinds == (float,):
+            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        pass
+    return text

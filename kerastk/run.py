@@ -1,0 +1,159 @@
+"""The run folder: the only product of a run, every path in it and everything that is written to it."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from kerastk.errors import RunError
+from kerastk.recipe import Recipe, dump, load
+from kerastk.storage import atomic_path, write_atomic
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder. Reading is lazy; only the trainer writes.
+
+    >>> run = kerastk.train(recipe)
+    >>> run.metrics["test"]["accuracy"]
+    0.93
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, folder: Path, name: str) -> "Run":
+        """A new, empty run folder.
+
+        Raises:
+            RunError: the name is taken, or the folder cannot be made.
+        """
+        path = folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError:
+            raise RunError(f"the run {str(path)!r} exists already; choose another --name or remove it.") from None
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {str(path)!r}: {error.strerror}.") from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "Run":
+        """An existing run folder of this format. Raises RunError."""
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise RunError(f"no run folder at {os.fspath(path)!r}.")
+        try:
+            form = json.loads(run.environment_json.read_text(encoding="utf-8")).get("format")
+        except (OSError, ValueError, AttributeError):
+            raise RunError(f"{os.fspath(path)!r} is no run folder: environment.json is missing or damaged.") from None
+        if form != FORMAT:
+            raise RunError(f"{os.fspath(path)!r} has format {form!r}; this version of kerastk reads {FORMAT}.")
+        return run
+
+    recipe_toml = property(lambda self: self.path / "recipe.toml")
+    environment_json = property(lambda self: self.path / "environment.json")
+    data_json = property(lambda self: self.path / "data.json")
+    log_csv = property(lambda self: self.path / "log.csv")
+    events = property(lambda self: self.path / "events")
+    model_keras = property(lambda self: self.path / "model.keras")
+    labels_json = property(lambda self: self.path / "labels.json")
+    metrics_json = property(lambda self: self.path / "metrics.json")
+    predictions_csv = property(lambda self: self.path / "predictions.csv")
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return load(self.recipe_toml)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json."""
+        return self._json(self.metrics_json)
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The content of labels.json: `classes` in output order, and the input contract."""
+        return self._json(self.labels_json)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The content of data.json."""
+        return self._json(self.data_json)
+
+    @property
+    def log(self) -> list[dict[str, str]]:
+        """The rows of log.csv."""
+        try:
+            return list(csv.DictReader(io.StringIO(self.log_csv.read_text(encoding="utf-8"))))
+        except OSError:
+            raise RunError(f"{self.path} has no log.csv.") from None
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError:
+            raise RunError(f"{self.path} has no {path.name}: the run did not come so far.") from None
+        except ValueError:
+            raise RunError(f"{path} is damaged.") from None
+        if not isinstance(content, dict):
+            raise RunError(f"{path} is damaged.")
+        return content
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """recipe.toml"""
+        write_atomic(self.recipe_toml, dump(recipe))
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        """environment.json, with the folder's format version."""
+        write_atomic(self.environment_json, json.dumps({"format": FORMAT, **environment}, indent=1))
+
+    def write_data(self, text: str) -> None:
+        """data.json"""
+        write_atomic(self.data_json, text)
+
+    def write_labels(self, classes: list[str], contract: dict[str, Any]) -> None:
+        """labels.json"""
+        write_atomic(self.labels_json, json.dumps({"format": FORMAT, "classes": classes, **contract}, indent=1))
+
+    def write_log(self, rows: list[dict]) -> None:
+        """log.csv, whole, after each epoch."""
+        self._write_csv(self.log_csv, rows)
+
+    def write_predictions(self, rows: list[dict]) -> None:
+        """predictions.csv"""
+        self._write_csv(self.predictions_csv, rows)
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """metrics.json"""
+        write_atomic(self.metrics_json, json.dumps(metrics, indent=1))
+
+    def write_model(self, model: Any) -> None:
+        """model.keras"""
+        with atomic_path(self.model_keras) as temporary:
+            model.save(temporary)
+
+    def _write_csv(self, path: Path, rows: list[dict]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomic(path, text.getvalue())
+
+
+def next_name(folder: Path, stem: str) -> str:
+    """`<stem>-<n>` with the smallest n above all that are there."""
+    taken = [0]
+    if folder.is_dir():
+        for entry in folder.iterdir():
+            match = re.fullmatch(re.escape(stem) + r"-(\d{1,9})", entry.name)
+            if match:
+                taken.append(int(match[1]))
+    return f"{stem}-{max(taken) + 1}"

@@ -1,0 +1,195 @@
+"""All that kerastk prints while it works: tables on a terminal, plain lines elsewhere."""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from kerastk.datasets.check import KINDS, Look
+
+if TYPE_CHECKING:
+    import keras
+
+    from kerastk.run import Run
+    from kerastk.training.trainer import Plan
+
+
+class Screen:
+    """Where a run shows itself. With `show` false nothing is printed."""
+
+    def __init__(self, show: bool = True):
+        self.console = Console(quiet=not show, soft_wrap=not Console().is_terminal, highlight=False)
+        self._progress: Progress | None = None
+        self._epochs = 0
+        self._begin = time.perf_counter()
+
+    @contextlib.contextmanager
+    def checking(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar while the photos are looked at; gives the function to report (done, total) to."""
+        if not self.console.is_terminal or self.console.quiet:
+            yield lambda done, total: None
+            return
+        with _bar(self.console) as bar:
+            job = bar.add_task(f"looking at {name}", total=None)
+            yield lambda done, total: bar.update(job, completed=done, total=total)
+
+    def plan(self, plan: "Plan") -> None:
+        """What will be trained on what."""
+        manifest, recipe = plan.data.manifest, plan.recipe
+        names = [name for name in manifest.splits if manifest.splits[name]]
+        counts = {name: manifest.counts(name) for name in names}
+        table = Table(box=None, pad_edge=False)
+        table.add_column("class")
+        for name in names:
+            table.add_column(name, justify="right")
+        shown = manifest.classes if len(manifest.classes) <= 30 else manifest.classes[:27]
+        for label in shown:
+            table.add_row(escape(label), *(str(counts[name][label]) for name in names))
+        if len(shown) < len(manifest.classes):
+            table.add_row(f"... {len(manifest.classes) - len(shown)} more", *("" for _ in names))
+        table.add_row("all", *(str(sum(counts[name].values())) for name in names), style="bold")
+        self.console.print(table)
+        for note in manifest.notes:
+            self.console.print(f"note     {escape(note)}")
+        self._findings_line(plan.data.look, len(manifest.set_aside))
+        self._epochs = sum(phase.epochs for phase in plan.phases)
+        backend = __import__("keras").backend.backend()
+        self.console.print(
+            f"network  {recipe.base}, {recipe.image_size} px, weights {escape(str(recipe.weights))}; "
+            f"{plan.model.count_params():,} parameters"
+        )
+        for phase in plan.phases:
+            what = {"head": "the head", "all": "everything"}.get(phase.unfreeze)
+            what = what or f"the head and the top {phase.unfreeze} stages"
+            self.console.print(
+                f"phase    {phase.name}: {what}, {plan.trainable[phase.name]:,} trainable parameters, "
+                f"{phase.epochs} epochs, learning rate {phase.learning_rate:g}"
+            )
+        self.console.print(
+            f"device   {plan.device} ({backend}), {recipe.precision}: {escape(plan.precision_reason)}"
+        )
+
+    def _findings_line(self, look: Look, set_aside: int) -> None:
+        if look.findings:
+            counts = Counter(finding.kind for finding in look.findings)
+            parts = [f"{counts[kind]} {KINDS[kind][0]}" for kind in KINDS if counts[kind]]
+            self.console.print(f"data     {'; '.join(parts)}; {set_aside} files set aside (data.json lists all)")
+
+    def findings(self, look: Look) -> None:
+        """The table of `kerastk check`."""
+        table = Table(box=None, pad_edge=False)
+        for column in ("finding", "files", "for example"):
+            table.add_column(column, overflow="fold")
+        by_kind: dict[str, list] = {}
+        for finding in look.findings:
+            by_kind.setdefault(finding.kind, []).append(finding)
+        for kind, found in by_kind.items():
+            first = found[0]
+            example = " = ".join(first.paths[:2]) + (f" ({first.text})" if first.text else "")
+            table.add_row(KINDS[kind][0], str(len(found)), escape(example))
+        counts = Counter(photo.label for photo in look.photos)
+        sizes = sorted(counts[name] for name in look.source.classes)
+        self.console.print(
+            f"{len(look.photos)} readable photos in {len(sizes)} classes of {sizes[0]} to {sizes[-1]}; "
+            f"{len(look.bad)} unreadable"
+        )
+        if look.findings:
+            self.console.print(table)
+        else:
+            self.console.print("no findings")
+
+    def started(self, run: "Run") -> None:
+        """The run folder is there."""
+        self._begin = time.perf_counter()
+        self.console.print(f"run      {escape(str(run.path))}")
+        self.console.print(f"watch    tensorboard --logdir {escape(str(run.path.parent))}")
+
+    def batches(self) -> "keras.callbacks.Callback":
+        """A callback that moves the bar inside an epoch, on a terminal."""
+        import keras
+
+        screen = self
+
+        class Batches(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+                if screen.console.is_terminal and not screen.console.quiet:
+                    screen._progress = _bar(screen.console)
+                    screen._progress.start()
+                    self.job = screen._progress.add_task(f"epoch {epoch + 1}", total=self.params.get("steps"))
+
+            def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+                if screen._progress is not None:
+                    text = f"epoch, loss {logs['loss']:.3f}"
+                    screen._progress.update(self.job, advance=1, description=text)
+
+            def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+                screen.close()
+
+        return Batches()
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """A line for an epoch."""
+        self.close()
+        left = (time.perf_counter() - self._begin) / row["epoch"] * (self._epochs - row["epoch"])
+        self.console.print(
+            f"{row['epoch']:3d}/{self._epochs} {row['phase']:8s} loss {row['loss']:.3f}  "
+            f"accuracy {row['accuracy']:.3f}  val: cross-entropy {row['val_cross_entropy']:.3f}  "
+            f"accuracy {row['val_accuracy']:.3f}  lr {row['learning_rate']:.1e}  "
+            f"{row['photos_per_second']:.0f} photos/s  waiting {100 * row['wait_share']:.0f} %  "
+            f"at most {_duration(left)} left"
+        )
+
+    def finished(self, run: "Run", metrics: dict[str, Any]) -> None:
+        """The figures, and how to use the model."""
+        best = metrics["best"]
+        self.console.print(f"best     epoch {best['epoch']} ({best['phase']})")
+        self.figures("test" if "test" in metrics else "validation", metrics.get("test", metrics["validation"]))
+        self.console.print(f"use      kerastk predict {escape(str(run.path))} PHOTOS --out answers.csv")
+
+    def figures(self, name: str, figures: dict[str, Any]) -> None:
+        """One split's figures in a line."""
+        low, high = figures["accuracy_95"]
+        top5 = f", top-5 {100 * figures['top5_accuracy']:.1f} %" if "top5_accuracy" in figures else ""
+        self.console.print(
+            f"{name:8s} accuracy {100 * figures['accuracy']:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f}, "
+            f"{figures['photos']} photos){top5}, macro F1 {figures['macro_f1']:.3f}, "
+            f"calibration error {figures['expected_calibration_error']:.3f}",
+            style="bold",
+        )
+
+    def per_class(self, figures: dict[str, Any]) -> None:
+        """Precision, recall and F1 of each class."""
+        table = Table(box=None, pad_edge=False)
+        for column in ("class", "precision", "recall", "F1", "photos"):
+            table.add_column(column, justify="left" if column == "class" else "right")
+        for name, row in figures["classes"].items():
+            cells = (f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
+            table.add_row(escape(name), *cells, str(row["photos"]))
+        self.console.print(table)
+
+    def warn(self, text: str) -> None:
+        """Something the user should know."""
+        self.console.print(f"warning  {escape(text)}", style="yellow")
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"

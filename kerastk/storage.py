@@ -1,0 +1,57 @@
+"""Where kerastk keeps files, and the one function that writes them."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+
+def cache_folder() -> Path:
+    """The folder for what can be made again: `$KERASTK_CACHE`, else `kerastk` in the user's cache folder."""
+    named = os.environ.get("KERASTK_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kerastk"
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, for a writer that wants a file name; renamed to `path` on success.
+
+    The file appears whole or not at all: its bytes and its folder entry are flushed to the disk before and after
+    the rename, and a failure leaves neither a partial file nor a changed one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Some writers (Keras among them) go by the ending, so it is kept.
+    temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}"
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextlib.contextmanager
+def atomic_writer(path: Path, *, binary: bool = False) -> Iterator[IO]:
+    """An open file that becomes `path` when the block ends well. Text is UTF-8; odd file names survive in it."""
+    with atomic_path(path) as temporary:
+        text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+        with open(temporary, "wb" if binary else "w", **({} if binary else text)) as file:
+            yield file
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path`: the whole of it or nothing."""
+    with atomic_writer(path, binary=isinstance(content, bytes)) as file:
+        file.write(content)

@@ -1,0 +1,117 @@
+"""What TensorBoard shows of a run: one writer, one step counter over all phases."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+
+class Writer:
+    """Writes event files: `events/train` and `events/validation` hold the same tags, so that curves overlay.
+
+    Steps are batches trained since the run began.
+    """
+
+    def __init__(self, folder: Path):
+        import tensorflow
+
+        self._summary = tensorflow.summary
+        self._writers = {
+            name: self._summary.create_file_writer(str(folder / name)) for name in ("train", "validation")
+        }
+
+    def scalars(self, values: dict[str, float], step: int, split: str = "train") -> None:
+        """Figures at a step."""
+        with self._writers[split].as_default(step):
+            for tag, value in values.items():
+                self._summary.scalar(tag, value)
+
+    def image(self, tag: str, pixels: np.ndarray, step: int, split: str = "train") -> None:
+        """A picture, (height, width, 3) uint8."""
+        with self._writers[split].as_default(step):
+            self._summary.image(tag, pixels[None])
+
+    def text(self, tag: str, markdown: str) -> None:
+        """A text in Markdown."""
+        with self._writers["train"].as_default(0):
+            self._summary.text(tag, markdown)
+
+    def hyperparameters(self, values: dict[str, Any]) -> None:
+        """The recipe, for the HParams tab."""
+        from tensorboard.plugins.hparams import api
+
+        plain = {k: v for k, v in values.items() if isinstance(v, bool | int | float | str)}
+        with self._writers["train"].as_default(0):
+            api.hparams(plain)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+class Events(keras.callbacks.Callback):
+    """Hands a run's figures to a `Writer`: learning rate and loss ten times an epoch, the rest at its end."""
+
+    def __init__(self, writer: Writer, steps_per_epoch: int):
+        super().__init__()
+        self.writer = writer
+        self.step = 0
+        self._every = max(1, steps_per_epoch // 10)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Count, and now and then write."""
+        self.step += 1
+        if self.step % self._every == 0:
+            rate = float(self.model.optimizer.learning_rate)
+            self.writer.scalars({"learning_rate": rate, "running_loss": float(logs["loss"])}, self.step)
+
+    def row(self, row: dict) -> None:
+        """An epoch's row, as `EpochRows` makes it."""
+        shared = [key[4:] for key in row if key.startswith("val_")]
+        own = {key: row[key] for key in ("photos_per_second", "wait_share")}
+        self.writer.scalars({key: row[key] for key in shared} | own, self.step)
+        self.writer.scalars({key: row["val_" + key] for key in shared}, self.step, "validation")
+
+
+def photo_grid(photos: Sequence[np.ndarray], columns: int = 8) -> np.ndarray:
+    """Squares of one size side by side, (rows * size, columns * size, 3) uint8; gaps are white."""
+    size = photos[0].shape[0]
+    columns = min(columns, len(photos))
+    rows = -(-len(photos) // columns)
+    grid = np.full((rows * size, columns * size, 3), 255, np.uint8)
+    for number, photo in enumerate(photos):
+        row, column = divmod(number, columns)
+        grid[row * size : (row + 1) * size, column * size : (column + 1) * size] = photo
+    return grid
+
+
+def confusion_picture(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> np.ndarray:
+    """The confusion matrix as a picture, (height, width, 3) uint8: rows are the truth, shares by row in colour."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    counts = np.asarray(confusion)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    side = min(14.0, 3.0 + 0.45 * len(classes))
+    figure = Figure(figsize=(side, side), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(classes) <= 60:
+        names = [name if len(name) <= 24 else name[:23] + "…" for name in classes]
+        # A class may be called $x$: no mathematics in labels.
+        axes.set_xticks(range(len(classes)), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(classes)), names, parse_math=False)
+    if len(classes) <= 30:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return np.asarray(Image.open(file).convert("RGB"))
