@@ -8,7 +8,7 @@ Names are loaded when they are first used, so that `import kerastk` stays quick.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -25,14 +25,6 @@ _HOMES = {
     "check": "kerastk.library",
 }
 __all__ = ["__version__", *_HOMES]
-
-if TYPE_CHECKING:
-    from kerastk.errors import KerastkError
-    from kerastk.library import build, check, open_data
-    from kerastk.predictor import Answer, Predictor, load
-    from kerastk.recipe import Finetune
-    from kerastk.run import Run
-    from kerastk.training.trainer import train
 
 
 def __getattr__(name: str) -> Any:

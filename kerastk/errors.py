@@ -1,12 +1,12 @@
 """What can go wrong, as a tree. Each error is one line: what came, and what would work.
 
-    KerastkError            everything kerastk raises on purpose
-    ├── RecipeError         a wrong option, value, key or combination
-    ├── DataError           the data set as a whole cannot be used
-    ├── PhotoError          one photo cannot be read
-    ├── WeightsError        pretrained weights are missing, damaged or out of reach
-    ├── RunError            a run folder is missing, taken, or not what it should be
-    └── GateError           the run is fine, but below --assert-accuracy (exit code 1)
+KerastkError            everything kerastk raises on purpose
+├── RecipeError         a wrong option, value, key or combination
+├── DataError           the data set as a whole cannot be used
+├── PhotoError          one photo cannot be read
+├── WeightsError        pretrained weights are missing, damaged or out of reach
+├── RunError            a run folder is missing, taken, or not what it should be
+└── GateError           the run is fine, but below --assert-accuracy (exit code 1)
 """
 
 

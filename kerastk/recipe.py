@@ -82,9 +82,9 @@ class Recipe:
     clipnorm: float = option(
         1.0, "Largest global norm of the gradients; 0 leaves them as they are.", group="training", low=0, high=1e6
     )
-    patience: int = option(
-        5, "Stop a phase after so many epochs without a better validation cross-entropy.",
-        group="training", unit="epochs", low=1, high=100_000,
+    patience: int | None = option(
+        None, "Stop a phase after so many epochs without a better validation cross-entropy.",
+        group="training", auto="5; 15 with --weights none", unit="epochs", low=1, high=100_000,
     )  # fmt: skip
     precision: str = option(
         "auto", "Arithmetic of the layers. auto: bfloat16 on a GPU that has it, float16 on an older one, float32 on "
@@ -198,17 +198,17 @@ class Finetune(Recipe):
 
         `stages` is how many the base can be cut into; `split` is None where the data came with all its splits.
         """
+        fresh = self.weights == "none"
         found: dict[str, Any] = {
             "base": base, "image_size": image_size, "threads": threads, "precision": precision, "device": device,
-            "split": split, "name": name, "max_bad": None if self.strict else _or(self.max_bad, 0.01),
+            "split": split, "name": name, "max_bad": None if self.strict else _or(self.max_bad, 0.01), "patience": _or(self.patience, 15 if fresh else 5),
         }  # fmt: skip
-        if self.weights != "none":
+        if not fresh:
             unfreeze = _or(self.unfreeze, 2 if stages > 2 else "all")
             found["unfreeze"] = unfreeze
             found["head_epochs"] = _or(self.head_epochs, 20 if unfreeze == "head" else 3)
             found["head_learning_rate"] = _or(self.head_learning_rate, 2e-3)
         if found.get("unfreeze") != "head":
-            fresh = self.weights == "none"
             epochs = _or(self.epochs, 30 if fresh else 12)
             found["epochs"] = epochs
             found["learning_rate"] = _or(self.learning_rate, 1e-3 if fresh else 5e-4)

@@ -71,9 +71,7 @@ class Screen:
                 f"phase    {phase.name}: {what}, {plan.trainable[phase.name]:,} trainable parameters, "
                 f"{phase.epochs} epochs, learning rate {phase.learning_rate:g}"
             )
-        self.console.print(
-            f"device   {plan.device} ({backend}), {recipe.precision}: {escape(plan.precision_reason)}"
-        )
+        self.console.print(f"device   {plan.device} ({backend}), {recipe.precision}: {escape(plan.precision_reason)}")
 
     def _findings_line(self, look: Look, set_aside: int) -> None:
         if look.findings:

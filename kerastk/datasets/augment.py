@@ -63,9 +63,7 @@ class Rotate:
         if random.random() >= self.probability:
             return pixels
         fill = tuple(int(value) for value in pixels.mean(axis=(0, 1)))
-        turned = Image.fromarray(np.ascontiguousarray(pixels)).rotate(
-            angle, Image.Resampling.BILINEAR, fillcolor=fill
-        )
+        turned = Image.fromarray(np.ascontiguousarray(pixels)).rotate(angle, Image.Resampling.BILINEAR, fillcolor=fill)
         return np.asarray(turned)
 
 

@@ -111,10 +111,9 @@ class FactStore:
              f.thumbnail, f.pixels)
             for f in many
         ]  # fmt: skip
-        with self._lock, contextlib.suppress(sqlite3.Error):
+        with self._lock, contextlib.suppress(sqlite3.Error), self._database:
             self._database.execute("BEGIN")
             self._database.executemany(f"INSERT OR REPLACE INTO facts VALUES ({','.join('?' * 11)})", rows)
-            self._database.execute("COMMIT")
 
     def close(self) -> None:
         """Close the file; a garbage-collected store does so too."""

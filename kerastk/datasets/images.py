@@ -99,7 +99,8 @@ def decode(data: bytes, size: int, *, resize: str = "crop", box: Box | None = No
     """The photo as a square, (size, size, 3) uint8 RGB.
 
     `resize` is `crop` (the largest centred square), `pad` (the whole photo between black borders) or `stretch`.
-    `box` is another part of the photo instead, as (left, top, right, bottom) in shares of the turned photo's width and height.
+    `box` is another part of the photo instead, as (left, top, right, bottom) in shares of the turned photo's width
+    and height.
 
     Raises:
         PhotoError: the bytes are not a whole, readable photo.
@@ -134,11 +135,12 @@ def fit(image: Image.Image, size: int, *, resize: str = "crop", box: Box | None 
         )
         if pixels.mode != "RGB":
             pixels = pixels.convert("RGB")
+        pixels = _turned(pixels, orientation)
         if target != (size, size):
             border = Image.new("RGB", (size, size))
-            border.paste(pixels, ((size - target[0]) // 2, (size - target[1]) // 2))
+            border.paste(pixels, ((size - pixels.width) // 2, (size - pixels.height) // 2))
             pixels = border
-        return np.asarray(_turned(pixels, orientation))
+        return np.asarray(pixels)
     except PhotoError:
         raise
     except Exception as error:
@@ -178,6 +180,9 @@ def _kind_of_bytes(data: bytes) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":
+        # Pillow turns TIFFs itself (TiffImagePlugin.load_end), and gives the size they will have.
+        return 1
     try:
         return image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:
@@ -218,10 +223,10 @@ def _box(width: int, height: int, resize: str) -> Box:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """The pixels in mode RGB, or L for 8-bit grey photos (their resize is three times cheaper)."""
     image.load()
-    if image.mode in ("RGB", "L"):
-        if "transparency" not in image.info:
-            return image
+    if image.mode in ("RGB", "L", "1") and "transparency" in image.info:
         image = image.convert("RGBA")
+    if image.mode in ("RGB", "L"):
+        return image
     if image.mode.startswith("I"):
         return Image.fromarray(_eight_bits(np.asarray(image)))
     if image.mode == "F":
@@ -250,5 +255,9 @@ def to_png(pixels: np.ndarray) -> bytes:
 
 def from_pil(image: Image.Image, size: int, *, resize: str = "crop") -> np.ndarray:
     """A Pillow image as `decode` would return its file: (size, size, 3) uint8 RGB."""
-    copied = ImageOps.exif_transpose(image)
+    try:
+        copied = ImageOps.exif_transpose(image)
+    except Exception as error:
+        # An image that was opened, but not yet loaded, can still turn out to be damaged.
+        raise PhotoError(f"the pixels are damaged ({str(error) or type(error).__name__})") from None
     return fit(copied, size, resize=resize)

@@ -56,9 +56,7 @@ def open_photos(
     if not isinstance(source, Source):
         source = open_source(source)
     look = check(source, threads=threads, progress=progress)
-    manifest = settle(
-        look, split=split, fractions=fractions, split_seed=split_seed, strict=strict, max_bad=max_bad
-    )
+    manifest = settle(look, split=split, fractions=fractions, split_seed=split_seed, strict=strict, max_bad=max_bad)
 
     def made(name: str) -> Split | None:
         photos = manifest.splits[name]

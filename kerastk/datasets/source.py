@@ -8,12 +8,15 @@ frame. Nothing is decoded here; what is not a photo's place is set aside with th
 import csv
 import hashlib
 import itertools
+import json
+import lzma
 import os
 import re
 import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -65,8 +68,8 @@ class Source:
 def natural_key(text: str) -> list:
     """Sorts `1, 2, 10` by number and the rest by letter, without regard to case; ties by the text itself."""
     parts = re.split(r"(\d+)", text)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in parts if part] + [
-        (2, 0, text)
+    return [(1, int(part), "") if part.isdecimal() else (2, 0, part.casefold()) for part in parts if part] + [
+        (0, 0, text)
     ]
 
 
@@ -119,19 +122,23 @@ def run_name(path: Path) -> str:
 def _walk(root: Path) -> tuple[list[str], list[Finding]]:
     """All regular files below `root`, links followed once, in sorted order; the rest as findings."""
     names, findings = [], []
-    seen = set()
-
-    def visit(folder: Path, prefix: str) -> None:
+    # The folders above the data count as seen: a link to one of them would list the whole disk.
+    seen = {_identity(parent) for parent in Path(os.path.realpath(root)).parents}
+    # A stack of our own: folders can be nested deeper than Python's.
+    waiting = [(root, "")]
+    while waiting:
+        folder, prefix = waiting.pop()
         try:
-            real = os.path.realpath(folder)
+            identity = _identity(folder)
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
             findings.append(Finding("unreadable", (prefix.rstrip("/"),), error.strerror or "cannot be listed"))
-            return
-        if real in seen:
+            continue
+        if identity in seen:
             findings.append(Finding("link-loop", (prefix.rstrip("/"),), "the same folder again, by a link"))
-            return
-        seen.add(real)
+            continue
+        seen.add(identity)
+        inside = []
         for entry in entries:
             name = prefix + entry.name
             try:
@@ -142,16 +149,20 @@ def _walk(root: Path) -> tuple[list[str], list[Finding]]:
             if is_hidden(entry.name):
                 findings.append(Finding("hidden", (name,), "hidden files are left out"))
             elif stat.S_ISDIR(mode):
-                visit(Path(folder, entry.name), name + "/")
+                inside.append((Path(folder, entry.name), name + "/"))
             elif stat.S_ISREG(mode):
                 names.append(name)
             else:
                 findings.append(Finding("not-a-file", (name,), "neither a file nor a folder"))
         if not entries:
             findings.append(Finding("empty-folder", (prefix.rstrip("/"),), "nothing in it"))
+        waiting += reversed(inside)
+    return sorted(names), findings
 
-    visit(root, "")
-    return names, findings
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def is_hidden(name: str) -> bool:
@@ -185,21 +196,24 @@ def _nonblocking(path: str, flags: int) -> int:
 def _from_tree(name: str, names: list[str], findings: list[Finding], read: Callable[[str], bytes]) -> Source:
     """Labels and splits from the names: the first folder (below train/, val/, test/ where it has them) is the class."""
     trees = [PurePosixPath(each).parts for each in names]
+    # Texts and tables beside the photos say nothing of the layout.
+    photos = [tree for tree in trees if not _is_other(tree[-1])] or trees
     depth = 0
     while True:
-        top = {tree[depth] for tree in trees if len(tree) > depth + 1}
-        deeper = all(len(tree) > depth + 2 for tree in trees if not _is_other(tree[-1]))
+        top = {tree[depth] for tree in photos if len(tree) > depth + 1}
+        deeper = all(len(tree) > depth + 2 for tree in photos)
         if len(top) != 1 or not deeper or next(iter(top)).lower() in SPLIT_NAMES:
             break
         # Archives often hold everything in one folder.
         depth += 1
     by_split = bool(top) and all(each.lower() in SPLIT_NAMES for each in top) and any(
-        len(tree) > depth + 2 for tree in trees
+        len(tree) > depth + 2 for tree in photos
     )  # fmt: skip
+    wrapping = photos[0][:depth] if photos else ()
     files = []
     for each, tree in zip(names, trees, strict=True):
         inner = tree[depth + by_split :]
-        if len(inner) < 2:
+        if len(inner) < 2 or tree[:depth] != wrapping or (by_split and tree[depth].lower() not in SPLIT_NAMES):
             if not _is_other(tree[-1]):
                 findings.append(Finding("no-class", (each,), "not inside a class folder"))
             continue
@@ -217,7 +231,8 @@ def _source(name: str, files: list[File], findings: list[Finding], read: Callabl
     classes = sorted({file.label for file in files}, key=natural_key)
     if not files:
         raise DataError(
-            f"{name}: no photos in class folders. Expected {name}/<class>/<photo>.jpg, or train/, val/ and test/ of that."
+            f"{name}: no photos in class folders. "
+            f"Expected {name}/<class>/<photo>.jpg, or train/, val/ and test/ of that."
         )
     return Source(name, files, findings, read, classes)
 
@@ -229,7 +244,7 @@ def open_archive(path: Path) -> tuple[list[str], list[Finding], Callable[[str], 
             return _open_zip(path)
         if tarfile.is_tarfile(path):
             return _open_tar(path)
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"cannot read the archive {str(path)!r}: {error}.") from None
     raise DataError(f"{str(path)!r} is neither a zip nor a tar file, or it is damaged.")
 
@@ -257,7 +272,8 @@ def _open_zip(path: Path) -> tuple[list[str], list[Finding], Callable[[str], byt
     findings: list[Finding] = []
     members = archive.infolist()
     _cap(len(members), path)
-    names = sorted(m.filename for m in members if not m.is_dir() and _triage(m.filename, m.file_size, findings))
+    # A set: a name may stand in the archive twice, and the last one is read.
+    names = sorted({m.filename for m in members if not m.is_dir() and _triage(m.filename, m.file_size, findings)})
 
     def read(name: str) -> bytes:
         try:
@@ -277,17 +293,15 @@ def _open_tar(path: Path) -> tuple[list[str], list[Finding], Callable[[str], byt
     try:
         archive = tarfile.open(path, "r:")  # noqa: SIM115 - only the index is read from it
     except tarfile.ReadError:
-        folder = _unpack(path)
+        folder, left_out = _unpack(path)
         names, findings = _walk(folder)
-        return names, findings, _folder_reader(folder)
+        return names, left_out + findings, _folder_reader(folder)
     findings: list[Finding] = []
     places: dict[str, tuple[int, int]] = {}
     with archive:
         for member in archive:
-            if member.isfile() and _triage(member.name, member.size, findings):
+            if _is_wanted(member, findings):
                 places[member.name] = (member.offset_data, member.size)
-            elif not member.isfile() and not member.isdir():
-                findings.append(Finding("not-a-file", (member.name,), "links and devices are left out"))
             _cap(len(places), path)
 
     def read(name: str) -> bytes:
@@ -302,18 +316,31 @@ def _open_tar(path: Path) -> tuple[list[str], list[Finding], Callable[[str], byt
     return sorted(places), findings, read
 
 
+def _is_wanted(member: tarfile.TarInfo, findings: list[Finding]) -> bool:
+    if member.isfile():
+        return _triage(member.name, member.size, findings)
+    if not member.isdir():
+        findings.append(Finding("not-a-file", (member.name,), "links and devices are left out"))
+    return False
+
+
 def _cap(count: int, path: Path) -> None:
     if count > MAX_FILES:
         raise DataError(f"{str(path)!r} holds more than {MAX_FILES:,} files.")
 
 
-def _unpack(path: Path) -> Path:
-    """A compressed tar in the cache, unpacked once per content: regular files only, none outside, within the caps."""
+def _unpack(path: Path) -> tuple[Path, list[Finding]]:
+    """A compressed tar in the cache, unpacked once per content: regular files only, none outside, within the caps.
+
+    What was left out is kept beside the folder, so that a second look tells it as well.
+    """
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     folder = cache_folder() / "unpacked" / digest
+    record = folder.with_suffix(".json")
     if folder.is_dir():
-        return folder
+        rows = json.loads(record.read_text(encoding="utf-8"))
+        return folder, [Finding(kind, tuple(paths), text) for kind, paths, text in rows]
     partial = folder.with_name(f"{digest}.{os.getpid()}.partial")
     total = 0
     findings: list[Finding] = []
@@ -321,7 +348,7 @@ def _unpack(path: Path) -> Path:
         with tarfile.open(path, "r:*") as archive:
             for number, member in enumerate(archive):
                 _cap(number, path)
-                if not member.isfile() or not _triage(member.name, member.size, findings):
+                if not _is_wanted(member, findings):
                     continue
                 total += member.size
                 if total > min(MAX_UNPACKED, 0.9 * shutil.disk_usage(cache_folder().anchor or "/").free):
@@ -331,10 +358,15 @@ def _unpack(path: Path) -> Path:
                 with archive.extractfile(member) as content, open(target, "wb") as file:
                     shutil.copyfileobj(content, file)
         partial.mkdir(parents=True, exist_ok=True)
+        write_atomic(record, json.dumps([[each.kind, each.paths, each.text] for each in findings]))
         os.replace(partial, folder)
+    except OSError:
+        # Another process may have unpacked it in the meantime.
+        if not folder.is_dir():
+            raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    return folder, findings
 
 
 # Tables.
@@ -408,6 +440,9 @@ def _column_rows(columns: dict[str, list], where: str) -> Iterator[Row]:
 
 
 def _text(value: Any) -> str:
+    # Missing values of data frames: NaN differs from itself, and pandas.NA refuses to say.
+    if type(value).__name__ == "NAType":
+        return ""
     return "" if value is None or value != value else os.fspath(value) if isinstance(value, os.PathLike) else str(value)
 
 
@@ -428,10 +463,11 @@ def _rows_of(data: Any) -> tuple[Iterator[Row], str]:
         rows = None
     if rows is None or any(len(row) not in (2, 3) or isinstance(row[0], bytes) for row in rows):
         raise DataError(
-            f"data must be a path, tfds:NAME, a list of (path, label[, split]) or a data frame; got {type(data).__name__}."
+            "data must be a path, tfds:NAME, a list of (path, label[, split]) or a data frame; "
+            f"got {type(data).__name__}."
         )
-    made = ((_text(row[0]), _label(row[1], "the list"), _text(row[2]) or None if len(row) == 3 else None) for row in rows)
-    return made, "the list"
+    padded = ((*row, None)[:3] for row in rows)
+    return ((_text(path), _label(label, "the list"), _text(split) or None) for path, label, split in padded), "the list"
 
 
 # TensorFlow Datasets.
@@ -446,7 +482,8 @@ def _from_tfds(name: str) -> Source:
         # The photos stay encoded: kerastk has one decoder.
         decoders = {"image": tfds.decode.SkipDecoding()}
         features = builder.info.features
-        if "image" not in features or not isinstance(features.get("label"), tfds.features.ClassLabel):
+        is_labelled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
+        if "image" not in features or not is_labelled:
             raise DataError(f"tfds:{name} has no image and label; it has {', '.join(features)}.")
         folder = cache_folder() / "tfds" / builder.info.full_name
         if not (folder / "complete").exists():

@@ -51,7 +51,7 @@ class Base:
             return self.function
         name = re.sub(r"(?<=NetV2)[BSML]\d?$|B\d$", "", self.function)
         name = re.sub(r"\d{2,3}", "", name)
-        return re.sub(r"(XLarge|Tiny|Small|Base|Large|Mobile)$", "", name) if name.startswith(("Conv", "NAS")) else name
+        return re.sub(r"(?<!^)(XLarge|Tiny|Small|Base|Large|Mobile)$", "", name)
 
 
 # fmt: off

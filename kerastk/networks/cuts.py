@@ -44,13 +44,20 @@ def cuts(model: keras.Model, end: keras.KerasTensor) -> list[Cut]:
 def stages(model: keras.Model) -> list[Cut]:
     """The ends of the base's stages, from the input on, without the last (which ends at the features).
 
-    A stage ends at the last cut before the resolution drops. Scaling and padding alone are no stage.
+    A stage ends at the last cut before the resolution drops. Scaling, padding or pooling alone are no stage.
     """
     maps = [cut for cut in cuts(model, features(model)) if len(cut.tensor.shape) == 4]
     ends = [
         cut for cut, after in zip(maps, maps[1:], strict=False) if after.tensor.shape[1] < _DROP * cut.tensor.shape[1]
     ]
-    return [cut for cut in ends if any(_learns(each) for each in keras.Model(model.input, cut.tensor).layers)]
+    whole = _learning(model, features(model))
+    kept, below = [], 0
+    for cut in ends:
+        learning = _learning(model, cut.tensor)
+        if below < learning < whole:
+            kept.append(cut)
+            below = learning
+    return kept
 
 
 def features(model: keras.Model) -> keras.KerasTensor:
@@ -82,9 +89,10 @@ def split_at(model: keras.Model, cut: keras.KerasTensor) -> tuple[keras.Model, k
     return keras.Model(model.input, cut, name="prefix"), keras.Model(cut, model.output, name="tail")
 
 
-def _learns(layer: keras.layers.Layer) -> bool:
-    """Whether the layer has weights that training would change, frozen now or not."""
-    return bool(layer.weights) and not isinstance(layer, keras.layers.Normalization)
+def _learning(model: keras.Model, end: keras.KerasTensor) -> int:
+    """How many layers before `end` have weights that training would change, frozen now or not."""
+    layers = keras.Model(model.input, end).layers
+    return sum(bool(each.weights) and not isinstance(each, keras.layers.Normalization) for each in layers)
 
 
 def _flat(tensors: object) -> list[keras.KerasTensor]:

@@ -39,7 +39,9 @@ def settle_base(recipe: Finetune) -> Finetune:
         if base not in (None, theirs):
             raise RecipeError(f"base {base} does not fit the weights of {earlier.path}, which is a {theirs}.")
         if image_size not in (None, labels.get("image_size")):
-            raise RecipeError(f"image_size must be that of {earlier.path}, {labels.get('image_size')}; got {image_size}.")
+            raise RecipeError(
+                f"image_size must be that of {earlier.path}, {labels.get('image_size')}; got {image_size}."
+            )
         base, image_size = theirs, labels.get("image_size")
         if base not in BASES:
             raise RecipeError(f"{earlier.path} is no run of finetune.")

@@ -66,7 +66,9 @@ def _compute_capability(number: int) -> tuple[int, ...]:
     if backend == "jax":
         import jax
 
-        return tuple(int(part) for part in str(getattr(jax.devices("gpu")[number], "compute_capability", "")).split("."))
+        return tuple(
+            int(part) for part in str(getattr(jax.devices("gpu")[number], "compute_capability", "")).split(".")
+        )
     import torch
 
     return torch.cuda.get_device_capability(number)

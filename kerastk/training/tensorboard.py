@@ -19,9 +19,7 @@ class Writer:
         import tensorflow
 
         self._summary = tensorflow.summary
-        self._writers = {
-            name: self._summary.create_file_writer(str(folder / name)) for name in ("train", "validation")
-        }
+        self._writers = {name: self._summary.create_file_writer(str(folder / name)) for name in ("train", "validation")}
 
     def scalars(self, values: dict[str, float], step: int, split: str = "train") -> None:
         """Figures at a step."""

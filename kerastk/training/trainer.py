@@ -24,7 +24,7 @@ from kerastk.run import Run, next_name
 from kerastk.screen import Screen
 from kerastk.training.callbacks import MONITOR, Best, EpochRows
 from kerastk.training.device import choose_device, choose_precision, set_precision
-from kerastk.training.phases import Phase, optimizer, prepare
+from kerastk.training.phases import Phase, optimizer, prepare, quicken_statistics
 from kerastk.training.tensorboard import Events, Writer, confusion_picture, photo_grid
 
 
@@ -150,11 +150,11 @@ def _train_phases(
     done = 0
     for phase in plan.phases:
         rows.phase = phase.name
+        if phase.fresh:
+            quicken_statistics(model, data.train.steps)
         fitted = prepare(model, phase)
         fitted.compile(
-            optimizer=optimizer(
-                phase, data.train.steps, weight_decay=recipe.weight_decay, clipnorm=recipe.clipnorm
-            ),
+            optimizer=optimizer(phase, data.train.steps, weight_decay=recipe.weight_decay, clipnorm=recipe.clipnorm),
             **objective,
         )
         try:
@@ -234,7 +234,9 @@ def _spread(count: int, wanted: int) -> np.ndarray:
 
 
 def _warn_of_stateless(callbacks: Sequence[keras.callbacks.Callback], screen: Screen) -> None:
-    lacking = [type(each).__name__ for each in callbacks if not (hasattr(each, "get_state") and hasattr(each, "set_state"))]
+    lacking = [
+        type(each).__name__ for each in callbacks if not (hasattr(each, "get_state") and hasattr(each, "set_state"))
+    ]
     if lacking:
         screen.warn(f"{', '.join(lacking)}: no get_state and set_state, so a resumed run starts them anew.")
 

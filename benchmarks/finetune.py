@@ -1,0 +1,532 @@
+"""kerastk against the plain Keras transfer-learning guide and a logistic regression: one split, one weights file.
+
+    python benchmarks/finetune.py                                # flowers5, caltech24; three splits; hours on 2 cores
+    python benchmarks/finetune.py --data photos/ --seeds 0 --only kerastk,guide
+
+Each way runs in a process of its own, which is measured from its start to its end. What is finished stands in
+WORK/measurements.jsonl at once, and a benchmark started again with the same --work goes on from there.
+"""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+from measuring import Ledger, ProcessFailed, code_hash, machine, measure, memory_mb, versions, write_section
+
+import kerastk
+from kerastk.networks.bases import BASES
+from kerastk.storage import write_atomic
+
+HERE = Path(__file__).resolve().parent
+BASE = "mobilenet_v2"
+IMAGE_SIZE = BASES[BASE].image_size
+BATCH = 32
+SPLITS = ("train", "val", "test")
+GUIDE_FROZEN_EPOCHS, GUIDE_UNFROZEN_EPOCHS = 10, 5
+PROBE_CS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
+# What kerastk claims of itself, on the data sets of these names.
+FLOWERS, FLOWERS_ACCURACY, FLOWERS_SEEDS = "flowers5", 0.91, 3
+CALTECH = "caltech24"
+LONGEST_SECONDS = 600
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process: `way` is a key of WORKERS; `folder` belongs to the data set and the split seed."""
+
+    way: str
+    data: str
+    weights: str
+    seed: int
+    quick: bool
+    folder: str
+    started: float
+
+    @property
+    def split(self) -> SimpleNamespace:
+        """What `write_split` recorded: data, sha256, classes, skipped, files (split -> [(file, class number)])."""
+        record = json.loads((Path(self.folder) / "split.json").read_text())
+        root = Path(self.folder)
+        record["files"] = {
+            name: [(root / file, number) for file, number in files] for name, files in record["files"].items()
+        }
+        return SimpleNamespace(**record)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of this process's own; new at its start."""
+        return Path(self.folder) / self.way
+
+
+# The ways. Each returns its rows: way, accuracy, and optionally `hits`, a 0 or 1 for each test photo of the split.
+
+
+def write_split(job: Job) -> list[Row]:
+    """Write the photos of kerastk's own split as FOLDER/{train,val,test}/<label>/<n>.jpg, and split.json.
+
+    Photos that tf.io cannot decode are named <n>.other, which `image_dataset_from_directory` passes over.
+    """
+    opened = kerastk.open_data(kerastk.Finetune(data=job.data, base=BASE, split_seed=job.seed))
+    classes = opened.classes
+    files: dict[str, list] = {name: [] for name in SPLITS}
+    skipped = 0
+    for name in SPLITS:
+        for label in classes:
+            (Path(job.folder) / name / label).mkdir(parents=True)
+        for number, photo in enumerate(opened.manifest.splits[name]):
+            data = opened.look.source.read(photo.path)
+            plain = tensorflow_decodes(data)
+            skipped += not plain
+            file = f"{name}/{photo.label}/{number:06d}.{'jpg' if plain else 'other'}"
+            (Path(job.folder) / file).write_bytes(data)
+            files[name].append((file, classes.index(photo.label)))
+    if not files["test"]:
+        raise click.ClickException(f"{job.data} comes without a test split; there is nothing to compare by.")
+    record = {"data": job.data, "sha256": opened.manifest.sha256, "classes": classes, "skipped": skipped}
+    write_whole(Path(job.folder) / "split.json", {**record, "files": files})
+    return []
+
+
+def tensorflow_decodes(data: bytes) -> bool:
+    """Whether `image_dataset_from_directory` would get through these bytes."""
+    import tensorflow
+
+    try:
+        tensorflow.io.decode_image(data, channels=3, expand_animations=False)
+    except tensorflow.errors.InvalidArgumentError:
+        return False
+    return True
+
+
+def kerastk_way(job: Job) -> list[Row]:
+    """kerastk with its defaults; its saved model is opened and scored here by plain Keras."""
+    short = {"head_epochs": 1, "epochs": 1} if job.quick else {}
+    recipe = kerastk.Finetune(
+        data=job.data, base=BASE, weights=job.weights, split_seed=job.seed, runs=str(job.scratch / "runs"), **short
+    )
+    run = kerastk.train(recipe)
+    if run.data["sha256"] != job.split.sha256:
+        raise click.ClickException("kerastk now splits this data otherwise; start anew with another --work.")
+
+    import keras
+
+    labels = json.loads((run.path / "labels.json").read_text())
+    model = keras.saving.load_model(run.path / "model.keras", safe_mode=True, compile=False)
+    files = job.split.files["test"]
+    answers = answers_of(model, files, size=labels["image_size"], resize=labels["resize"])
+    return [scored("kerastk", [row.argmax() == number for row, (_, number) in zip(answers, files, strict=True)])]
+
+
+def guide_way(job: Job) -> list[Row]:
+    """The guide as it stands: https://keras.io/guides/transfer_learning, with its two stages."""
+    import resource
+
+    import keras
+
+    keras.utils.set_random_seed(job.seed)
+    frozen_epochs, unfrozen_epochs = (1, 1) if job.quick else (GUIDE_FROZEN_EPOCHS, GUIDE_UNFROZEN_EPOCHS)
+    train, val, test = (directory_data(job, name) for name in SPLITS)
+    base, model = guide_model(len(job.split.classes), job.weights)
+
+    def fit(optimizer: keras.optimizers.Optimizer, epochs: int) -> None:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+        model.fit(train, validation_data=val, epochs=epochs, verbose=2)
+
+    def score(way: str) -> Row:
+        hits = [
+            model.predict_on_batch(photos).argmax(axis=1) == numbers for photos, numbers in test.as_numpy_iterator()
+        ]
+        return {**scored(way, [hit for batch in hits for hit in batch]), "hits": None, "skipped": job.split.skipped}
+
+    fit(keras.optimizers.Adam(), frozen_epochs)
+    first = score(f"guide, {frozen_epochs} epochs frozen")
+    first["seconds"] = time.time() - job.started
+    first["memory_mb"] = memory_mb(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    base.trainable = True
+    fit(keras.optimizers.Adam(1e-5), unfrozen_epochs)
+    return [first, score(f"guide, then {unfrozen_epochs} epochs unfrozen")]
+
+
+def directory_data(job: Job, name: str) -> Any:
+    """A split as the guide reads it, a tf.data.Dataset; shuffled for training."""
+    import keras
+    import tensorflow
+
+    data = keras.utils.image_dataset_from_directory(
+        Path(job.folder) / name, class_names=job.split.classes, image_size=(IMAGE_SIZE, IMAGE_SIZE), batch_size=BATCH,
+        shuffle=name == "train", seed=job.seed,
+    )  # fmt: skip
+    return data.prefetch(tensorflow.data.AUTOTUNE)
+
+
+def guide_model(classes: int, weights: str) -> tuple[Any, Any]:
+    """The guide's base, frozen, and the model around it that gives logits."""
+    import keras
+
+    base = pretrained(weights)
+    base.trainable = False
+    photo = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    x = keras.layers.RandomFlip("horizontal")(photo)
+    x = keras.layers.RandomRotation(0.1)(x)
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(x)
+    x = base(x, training=False)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dropout(0.2)(x)
+    return base, keras.Model(photo, keras.layers.Dense(classes)(x))
+
+
+def probe_way(job: Job) -> list[Row]:
+    """Logistic regression on the pooled features of one plain view; C is chosen on the validation split."""
+    import keras
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    photo = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), dtype="uint8")
+    maps = pretrained(job.weights)(keras.layers.Rescaling(1 / 127.5, offset=-1.0)(photo), training=False)
+    network = keras.Model(photo, keras.layers.GlobalAveragePooling2D()(maps))
+    resize = kerastk.Finetune().resize
+    files = job.split.files
+    features = {name: answers_of(network, files[name], size=IMAGE_SIZE, resize=resize) for name in SPLITS}
+    truth = {name: np.array([number for _, number in files[name]]) for name in SPLITS}
+
+    fitted = []
+    for c in PROBE_CS[4:5] if job.quick else PROBE_CS:
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
+        fitted.append(probe.fit(features["train"], truth["train"]))
+    # Of equally good ones the first: the most regularised.
+    best = max(fitted, key=lambda probe: probe.score(features["val"], truth["val"]))
+    row = scored("probe", best.predict(features["test"]) == truth["test"])
+    return [{**row, "c": best[-1].C}]
+
+
+def pretrained(weights: str) -> Any:
+    """The base by plain Keras: scaled photos -> maps."""
+    import keras
+
+    shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
+    return keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=weights)
+
+
+def answers_of(model: Any, files: list[tuple[Path, int]], *, size: int, resize: str) -> Any:
+    """What the model says to the photos, decoded by kerastk: (files, outputs) float32."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+
+    from kerastk.datasets.images import decode
+
+    answers = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(files), BATCH):
+            batch = files[start : start + BATCH]
+            photos = list(pool.map(lambda item: decode(item[0].read_bytes(), size, resize=resize), batch))
+            answers.append(np.asarray(model.predict_on_batch(np.stack(photos))))
+    return np.concatenate(answers)
+
+
+def scored(way: str, hits: Any) -> Row:
+    """A way's row from whether it was right on each test photo."""
+    marks = "".join("1" if hit else "0" for hit in hits)
+    return {"way": way, "accuracy": marks.count("1") / len(marks), "photos": len(marks), "hits": marks}
+
+
+WORKERS: dict[str, Callable[[Job], list[Row]]] = {
+    "split": write_split, "kerastk": kerastk_way, "guide": guide_way, "probe": probe_way,
+}  # fmt: skip
+WAYS = tuple(way for way in WORKERS if way != "split")
+
+
+def write_whole(path: Path, content: Any) -> None:
+    """JSON that appears whole or not at all."""
+    write_atomic(path, json.dumps(content))
+
+
+# Measuring: the parent. It must stay small, so whatever needs Keras is done by the processes above.
+
+
+def run_job(way: str, data: Path, *, weights: Path, seed: int, quick: bool, work: Path) -> list[Row]:
+    """The rows of one process, with its seconds and memory where it does not give them itself.
+
+    Its cache is new, so kerastk looks at every photo in the time that is measured.
+    """
+    folder = work / f"{data_name(data)}-{seed}"
+    scratch = folder / way
+    if scratch.exists():
+        shutil.rmtree(scratch)
+    scratch.mkdir(parents=True)
+    task = scratch / "job.json"
+    write_whole(task, asdict(Job(way, str(data), str(weights), seed, quick, str(folder), time.time())))
+    usage = measure(
+        [sys.executable, str(HERE / "finetune.py"), "--worker", str(task)],
+        log=scratch / "log.txt",
+        environment={"KERASTK_CACHE": str(scratch / "cache"), "KERAS_BACKEND": "tensorflow"},
+    )
+    return [{**asdict(usage), **row} for row in json.loads((scratch / "rows.json").read_text())]
+
+
+def run_worker(task: Path) -> None:
+    """The other side of `run_job`."""
+    job = Job(**json.loads(task.read_text()))
+    rows = WORKERS[job.way](job)
+
+    import keras
+
+    gpus = len(keras.distribution.list_devices("gpu"))
+    write_whole(job.scratch / "rows.json", [{**row, "gpus": gpus} for row in rows])
+
+
+def ensure_split(data: Path, *, weights: Path, seed: int, work: Path) -> None:
+    """Write the split of (data, seed), unless it is there and whole."""
+    folder = work / f"{data_name(data)}-{seed}"
+    record = folder / "split.json"
+    if record.exists():
+        if json.loads(record.read_text())["data"] != str(data):
+            raise click.ClickException(f"{folder} is of other data than {data}; choose another --work.")
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    run_job("split", data, weights=weights, seed=seed, quick=False, work=work)
+
+
+def data_name(data: Path) -> str:
+    """`flowers5` for `flowers5.zip`; what results are listed under."""
+    return data.stem if data.is_file() else data.name
+
+
+def measure_all(
+    found: list[Path], seeds: list[int], ways: list[str], *, weights: Path, quick: bool, ledger: Ledger
+) -> int:
+    """Run what the ledger does not hold yet; the number of processes that failed."""
+    setting = {**machine(), **versions("keras", "tensorflow", "kerastk")}
+    failures = 0
+    for data, seed, way in itertools.product(found, seeds, ways):
+        place = {"data": data_name(data), "seed": seed, "job": way}
+        marks = {"weights": weights.name, "code": code_hash(Path(kerastk.__file__).parent), "quick": quick}
+        if done(ledger, place, marks):
+            continue
+        click.echo(f"{time.strftime('%H:%M')} {place['data']}, split {seed}: {way} ...", nl=False)
+        try:
+            ensure_split(data, weights=weights, seed=seed, work=ledger.path.parent)
+            rows = run_job(way, data, weights=weights, seed=seed, quick=quick, work=ledger.path.parent)
+        except ProcessFailed as error:
+            click.echo(f" failed: {error}")
+            failures += 1
+            continue
+        click.echo("".join(f" {row['accuracy']:.3f} in {row['seconds']:.0f} s" for row in rows))
+        for row in rows:
+            ledger.append({**place, **row, **marks, "date": time.strftime("%Y-%m-%d"), "setting": setting})
+    return failures
+
+
+def done(ledger: Ledger, place: Row, marks: Row) -> bool:
+    """Whether this is measured; kerastk's own figures count only for the code as it is now."""
+    rows = [row for row in ledger.rows() if place.items() <= row.items()]
+    other = [row["weights"] for row in rows if row["weights"] != marks["weights"]]
+    if other:
+        raise click.ClickException(f"{ledger.path} holds figures with {other[0]}; choose another --work.")
+    return any(row["code"] == marks["code"] or row["job"] != "kerastk" for row in rows)
+
+
+# The report.
+
+
+def report(rows: list[Row]) -> str:
+    """The table, where and when it was measured, and which claims hold; as Markdown."""
+    latest = {(row["data"], row["way"], row["seed"]): row for row in rows}
+    by_way: dict[tuple[str, str], dict[int, Row]] = {}
+    for (data, way, seed), row in sorted(latest.items(), key=lambda item: item[0][2]):
+        by_way.setdefault((data, way), {})[seed] = row
+    return "\n\n".join(
+        [
+            f"`python benchmarks/finetune.py`: `{BASE}` at {IMAGE_SIZE} px, each way on the very same splits.",
+            table(by_way),
+            circumstances(list(latest.values())),
+            "\n".join(f"- {line}" for line in claims(by_way)),
+        ]
+    )
+
+
+def table(by_way: dict[tuple[str, str], dict[int, Row]]) -> str:
+    """A line for each data set and way."""
+    lines = [
+        "| data | way | test accuracy: mean (split seeds) | seconds, median | peak memory, MB |",
+        "|---|---|---|---|---|",
+    ]
+    for (data, way), by_seed in sorted(by_way.items(), key=lambda item: item[0][0] == CALTECH):
+        accuracies = {seed: row["accuracy"] for seed, row in by_seed.items()}
+        each = ", ".join(f"{seed}: {accuracy:.3f}" for seed, accuracy in accuracies.items())
+        seconds = statistics.median(row["seconds"] for row in by_seed.values())
+        memory = max(row["memory_mb"] for row in by_seed.values())
+        mean = statistics.mean(accuracies.values())
+        lines.append(f"| {data} | {way} | {mean:.3f} ({each}) | {seconds:.0f} | {memory:.0f} |")
+    return "\n".join(lines)
+
+
+def circumstances(rows: list[Row]) -> str:
+    """Date, machine, versions and weights, as the measurements recorded them."""
+    dates = sorted({row["date"] for row in rows})
+    settings = []
+    for setting in {json.dumps(row["setting"], sort_keys=True): row["setting"] for row in rows}.values():
+        packages = ", ".join(f"{name} {setting[name]}" for name in ("python", "keras", "tensorflow", "kerastk"))
+        settings.append(f"{setting['cpu']}, {setting['cores']} cores; {packages}")
+    gpus = max(row["gpus"] for row in rows)
+    codes = sorted({row["code"] for row in rows if row["job"] == "kerastk"})
+    weights = sorted({row["weights"] for row in rows})
+    text = " to ".join(dict.fromkeys([dates[0], dates[-1]])) + f"; {'; and '.join(settings)}"
+    text += f" (sources {', '.join(codes)})" if codes else ""
+    text += f"; {gpus} GPU" if gpus else ""
+    text += f"; weights {', '.join(weights)}. Seconds and memory are those of the whole process."
+    left_out = {(row["data"], row["seed"]): row["skipped"] for row in rows if row.get("skipped")}
+    for (data, seed), count in left_out.items():
+        text += f" The guide leaves out {count} photos of {data} (split {seed}), which tf.io does not decode."
+    return text
+
+
+def claims(by_way: dict[tuple[str, str], dict[int, Row]]) -> list[str]:
+    """What kerastk claims of itself, each with `holds`, `FAILS` or `not decided` in front."""
+    flowers, caltech, probe = (
+        by_way.get(key, {}) for key in ((FLOWERS, "kerastk"), (CALTECH, "kerastk"), (CALTECH, "probe"))
+    )
+    return [accuracy_claim(flowers), time_claim([*flowers.values(), *caltech.values()]), probe_claim(caltech, probe)]
+
+
+def accuracy_claim(runs: dict[int, Row]) -> str:
+    claim = f"{FLOWERS}: mean test accuracy of kerastk at least {FLOWERS_ACCURACY}"
+    if len(runs) < FLOWERS_SEEDS:
+        return f"not decided: {claim} ({len(runs)} of {FLOWERS_SEEDS} splits measured)"
+    mean = statistics.mean(row["accuracy"] for row in runs.values())
+    return f"{verdict(mean >= FLOWERS_ACCURACY)}: {claim} ({mean:.4f} over {len(runs)} splits)"
+
+
+def time_claim(runs: list[Row]) -> str:
+    claim = f"each kerastk run on {FLOWERS} and {CALTECH} in at most {LONGEST_SECONDS // 60} minutes"
+    if len({row["data"] for row in runs}) < 2:
+        return f"not decided: {claim} (not both are measured)"
+    longest = max(row["seconds"] for row in runs)
+    return f"{verdict(longest <= LONGEST_SECONDS)}: {claim} (the longest took {longest / 60:.1f})"
+
+
+def probe_claim(runs: dict[int, Row], probes: dict[int, Row]) -> str:
+    """The standard error is that of the paired difference over all test photos of all splits."""
+    claim = f"{CALTECH}: kerastk not below the probe by more than a standard error of the difference"
+    seeds = sorted(runs.keys() & probes.keys())
+    pairs = [pair for seed in seeds for pair in zip(runs[seed]["hits"], probes[seed]["hits"], strict=True)]
+    if len(pairs) < 2:
+        return f"not decided: {claim} (not both are measured)"
+    differences = [int(ours) - int(theirs) for ours, theirs in pairs]
+    mean, error = statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
+    return f"{verdict(mean >= -error)}: {claim} ({mean:+.4f}, standard error {error:.4f}, {len(seeds)} splits)"
+
+
+def verdict(holds: bool) -> str:
+    return "holds" if holds else "FAILS"
+
+
+# The command.
+
+
+def shared_folder() -> Path:
+    """Where development data and weights lie."""
+    return Path(os.environ.get("KERASTK_SHARED") or HERE.parent.parent / "shared")
+
+
+def numbers(context: click.Context, option: click.Parameter, value: str) -> list[int]:
+    """`0,1,2` as numbers."""
+    try:
+        return list(dict.fromkeys(int(part) for part in value.split(",")))
+    except ValueError:
+        raise click.BadParameter(f"must be numbers with commas between, like 0,1,2; got {value!r}.") from None
+
+
+def known_ways(context: click.Context, option: click.Parameter, value: str) -> list[str]:
+    """`kerastk,probe` as a list, in the order in which they run."""
+    given = [part.strip() for part in value.split(",")]
+    unknown = [part for part in given if part not in WAYS]
+    if unknown:
+        raise click.BadParameter(f"must be of {', '.join(WAYS)}; got {unknown[0]!r}.")
+    return [way for way in WAYS if way in given]
+
+
+def present(data: tuple[Path, ...]) -> list[Path]:
+    """The data sets that are there, by default the shared ones; says which are not."""
+    wanted = data or tuple(shared_folder() / "data" / f"{name}.zip" for name in (FLOWERS, CALTECH))
+    found = [path.resolve() for path in wanted if path.exists()]
+    for path in wanted:
+        if not path.exists():
+            click.echo(f"skipped: no data at {path}", err=True)
+    names = [data_name(path) for path in found]
+    if len(set(names)) < len(names):
+        raise click.ClickException(f"two data sets have one name ({', '.join(names)}); rename one.")
+    return found
+
+
+@click.command(help="kerastk, the Keras transfer-learning guide and a logistic regression on the very same splits.")
+@click.option("--data", type=Path, multiple=True, help="Photos; may be repeated.  [default: flowers5 and caltech24]")
+@click.option("--weights", type=Path, help="MobileNetV2's weights without its head.  [default: the shared file]")
+@click.option("--seeds", default="0,1,2", show_default=True, callback=numbers, help="Split seeds.")
+@click.option("--only", default=",".join(WAYS), show_default=True, callback=known_ways, help="Which ways to run.")
+@click.option("--results", type=Path, default=HERE / "RESULTS.md", help="Where the table goes.")
+@click.option("--work", type=Path, default=HERE.parent / "build" / "finetune-benchmark", help="Intermediate files.")
+@click.option("--report-only", is_flag=True, help="Write the table of what is measured; measure nothing.")
+@click.option("--quick", is_flag=True, hidden=True, help="An epoch a stage, to try the benchmark; writes no results.")
+@click.option("--worker", type=Path, hidden=True, help="Be the process of one way.")
+def main(
+    data: tuple[Path, ...],
+    weights: Path | None,
+    seeds: list[int],
+    only: list[str],
+    results: Path,
+    work: Path,
+    report_only: bool,
+    quick: bool,
+    worker: Path | None,
+) -> None:
+    if worker is not None:
+        run_worker(worker)
+        return
+    # So that a terminated benchmark takes the process it waits for with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    ledger = Ledger((work / "quick" if quick else work).resolve() / "measurements.jsonl")
+    failures = 0
+    if not report_only:
+        weights = weights or shared_folder() / "weights" / "mobilenet_v2_1.0_224_notop.weights.h5"
+        if not weights.is_file():
+            raise click.ClickException(f"no weights at {weights}; name a file with --weights.")
+        failures = measure_all(present(data), seeds, only, weights=weights.resolve(), quick=quick, ledger=ledger)
+    finish(ledger, results, failures=failures, quick=quick)
+
+
+def finish(ledger: Ledger, results: Path, *, failures: int, quick: bool) -> None:
+    """Show the table, and write it where all went well and it is of whole runs."""
+    rows = [row for row in ledger.rows() if row["quick"] == quick]
+    if not rows:
+        raise click.ClickException(f"nothing is measured in {ledger.path.parent}.")
+    text = report(rows)
+    click.echo(text)
+    if failures:
+        raise click.ClickException(f"{failures} failed, so {results} is left as it is; start again to go on.")
+    if quick:
+        click.echo(f"--quick: {results} is left as it is")
+        return
+    write_section(results, "finetune", text)
+    click.echo(f"wrote {results}")
+
+
+if __name__ == "__main__":
+    main()

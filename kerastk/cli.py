@@ -1,0 +1,349 @@
+"""The command line. A user's mistake becomes one line and an exit code; the library does the work."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+import kerastk
+from kerastk import recipes
+from kerastk.errors import GateError, KerastkError, RecipeError
+from kerastk.options import RecipeCommand, given
+from kerastk.recipe import Finetune, Recipe, construct, dump, parse
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(kerastk.__version__, prog_name="kerastk")
+def commands() -> None:
+    """Fine-tune pretrained Keras networks on your own photos.
+
+    Start with `kerastk demo`, or with `kerastk finetune PHOTOS` on a folder that holds a folder of photos per class.
+    """
+
+
+def main() -> None:
+    """Entry point: runs a command and turns errors into one line on standard error and an exit code."""
+    try:
+        commands.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KerastkError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # `kerastk bases | head`: the reader has what it wanted.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        where = f": {error.filename!r}" if error.filename else ""
+        _fail(f"{error.strerror or error}{where}", 2)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"kerastk: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def start_backend() -> None:
+    """Import Keras and look for devices without the notes that TensorFlow's libraries print whatever its log level.
+
+    Those that come before its logging is set up heed no setting (tensorflow#100442), so standard error is held back;
+    it is shown if the start fails.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import keras
+
+            keras.distribution.list_devices("gpu")
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+dry_run = click.option("--dry-run", is_flag=True, help="Print the recipe, the split and what would be trained; stop.")
+gate = click.option(
+    "--assert-accuracy", type=click.FloatRange(0, 1), metavar="SHARE",
+    help="Exit with code 1 if the accuracy on the test split (else validation) is lower.",
+)  # fmt: skip
+
+
+@commands.command(cls=RecipeCommand, recipe=Finetune, without=("data",))
+@click.argument("data", required=False)
+@click.option("--recipe", "file", metavar="NAME|FILE", help="Start from a recipe; options given here override it.")
+@dry_run
+@gate
+def finetune(data: str | None, file: str | None, dry_run: bool, assert_accuracy: float | None, **values: Any) -> None:
+    """Fine-tune a pretrained network on DATA.
+
+    DATA is a folder of class folders, one with train/, val/ and test/ (any of them), a .zip or .tar of either, a CSV or
+    Parquet file with path,label[,split], or tfds:NAME.
+    """
+    base: dict[str, Any] = {}
+    if file is not None:
+        kind, base = parse(_recipe_file(file))
+        if kind is not Finetune:
+            raise RecipeError(f"{file} is a recipe for {kind.task}, not for finetune; use `kerastk train {file}`.")
+    overrides = given(Finetune, values) | ({"data": data} if data is not None else {})
+    _train(construct(Finetune, base | overrides), dry_run, assert_accuracy)
+
+
+@commands.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, add_help_option=False
+)
+@click.argument("name", metavar="NAME|FILE", required=False)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def train(context: click.Context, name: str | None, options: tuple[str, ...]) -> None:
+    """Train a shipped recipe or a recipe file.
+
+    `kerastk train NAME --help` shows the recipe's options, all of which may be overridden.
+    """
+    if name is None or name in ("-h", "--help"):
+        click.echo(context.get_help())
+        return
+    kind, base = parse(_recipe_file(name))
+
+    @click.command(name, cls=RecipeCommand, recipe=kind, context_settings=CONTEXT, help=f"Train {name} ({kind.task}).")
+    @dry_run
+    @gate
+    def run(dry_run: bool, assert_accuracy: float | None, **values: Any) -> None:
+        _train(construct(kind, base | given(kind, values)), dry_run, assert_accuracy)
+
+    with run.make_context(f"{context.command_path} {name}", list(options), parent=context) as inner:
+        run.invoke(inner)
+
+
+def _recipe_file(name: str) -> Path:
+    """A recipe's file by its path or by the name of a shipped recipe."""
+    if name in recipes.names():
+        return recipes.folder() / f"{name}.toml"
+    if name.endswith(".toml") or os.sep in name:
+        return Path(name)
+    raise RecipeError(f"no recipe is called {name!r}; shipped: {', '.join(recipes.names())}. A file ends in .toml.")
+
+
+def _train(recipe: Recipe, dry: bool, assert_accuracy: float | None) -> None:
+    start_backend()
+    if dry:
+        from kerastk.screen import Screen
+        from kerastk.training.trainer import plan
+
+        screen = Screen()
+        settled = plan(recipe, screen=screen, dry=True)
+        click.echo(dump(settled.recipe))
+        screen.plan(settled)
+        return
+    run = kerastk.train(recipe)
+    if assert_accuracy is not None:
+        metrics = run.metrics
+        _gate(metrics.get("test", metrics["validation"])["accuracy"], assert_accuracy)
+
+
+def _gate(accuracy: float, wanted: float) -> None:
+    if accuracy < wanted:
+        raise GateError(f"accuracy {accuracy:.4f} is below the demanded {wanted:g}.")
+
+
+@commands.command()
+@click.argument("run")
+@click.argument("inputs", nargs=-1, required=True, metavar="PHOTOS...")
+@click.option("--out", type=click.Path(path_type=Path), help="Write a .csv, .jsonl or .parquet file.")
+@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Answers a photo.")
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads that read and decode.")
+def predict(run: str, inputs: tuple[str, ...], out: Path | None, top: int, threads: int | None) -> None:
+    """Let the model of RUN answer for photos.
+
+    PHOTOS are files, folders and archives. There is a row for each file; one that cannot be read has its error there.
+    """
+    from kerastk.answers import check_ending, table
+
+    if out is not None:
+        # Before the model is loaded, which takes seconds.
+        check_ending(out)
+    start_backend()
+    predictor = kerastk.load(run)
+    top = min(top, len(predictor.classes))
+    found = predictor.stream(inputs, top=top, threads=threads)
+    if out is None:
+        for prediction in found:
+            answers = "  ".join(f"{label} {probability:.3f}" for label, probability in prediction.answers)
+            click.echo(f"{_printable(prediction.path)}\t{answers or 'error: ' + prediction.error}")
+        return
+    done = bad = 0
+    with table(out, top) as put:
+        for prediction in found:
+            put(prediction)
+            done += 1
+            bad += bool(prediction.error)
+    click.echo(f"{done} photos, {bad} unreadable -> {out}")
+
+
+def _printable(path: str) -> str:
+    return path if path.isprintable() else repr(path)[1:-1]
+
+
+@commands.command()
+@click.argument("run")
+@click.argument("data")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the figures to a .json file.")
+@gate
+def evaluate(run: str, data: str, out: Path | None, assert_accuracy: float | None) -> None:
+    """Measure the model of RUN on labelled DATA.
+
+    Photos that it was trained on, by content, are pointed out.
+    """
+    import json
+
+    from kerastk.evaluation.evaluate import evaluate as measure
+    from kerastk.screen import Screen
+    from kerastk.storage import write_atomic
+
+    start_backend()
+    screen = Screen()
+    figures = measure(kerastk.load(run), data)
+    screen.figures("all", figures)
+    if figures["trained_on"]:
+        screen.warn(
+            f"the model was trained on {figures['trained_on']} of these {figures['photos']} photos (by content); the "
+            "figures flatter it."
+        )
+        if "unseen" in figures:
+            screen.figures("unseen", figures["unseen"])
+    if figures["unreadable"]:
+        screen.warn(f"{figures['unreadable']} files could not be read and are left out.")
+    screen.per_class(figures)
+    if out is not None:
+        write_atomic(out, json.dumps(figures, indent=1))
+    if assert_accuracy is not None:
+        _gate(figures["accuracy"], assert_accuracy)
+
+
+@commands.command()
+@click.argument("data")
+@click.option("--out", type=click.Path(path_type=Path), help="Write every finding to a .json file.")
+@click.option("--strict", is_flag=True, help="Exit with code 1 at any finding.")
+def check(data: str, out: Path | None, strict: bool) -> None:
+    """Look for what is wrong with DATA.
+
+    Damaged, empty and oversized files, copies and near-copies, the same photo under two labels or in two splits,
+    contradicting suffixes, tiny and lopsided classes.
+    """
+    import dataclasses
+    import json
+
+    from kerastk.datasets.check import check as look_at
+    from kerastk.datasets.source import open_source
+    from kerastk.screen import Screen
+    from kerastk.storage import write_atomic
+
+    screen = Screen()
+    source = open_source(data)
+    with screen.checking(source.name) as progress:
+        look = look_at(source, progress=progress)
+    screen.findings(look)
+    if out is not None:
+        write_atomic(out, json.dumps([dataclasses.asdict(finding) for finding in look.findings], indent=1))
+        click.echo(f"all findings -> {out}")
+    if strict and look.findings:
+        raise GateError(f"{len(look.findings)} findings.")
+
+
+@commands.command()
+def bases() -> None:
+    """List the pretrained networks with their input sizes."""
+    from kerastk.networks.bases import BASES
+
+    for name, base in BASES.items():
+        click.echo(f"{name:26s} {base.family:18s} {base.image_size} px")
+
+
+@commands.command(name="recipes")
+def list_recipes() -> None:
+    """List the shipped recipes."""
+    for name in recipes.names():
+        lines = (recipes.folder() / f"{name}.toml").read_text(encoding="utf-8").splitlines()
+        about = " ".join(line.strip("# ") for line in lines[2 : lines.index("")])
+        click.echo(f"{name:12s} {about.split('. ')[0].rstrip('.')}.")
+
+
+@commands.group()
+def weights() -> None:
+    """ImageNet weights: what is here, fetch, verify."""
+
+
+@weights.command(name="list")
+def weights_list() -> None:
+    """List the files of all bases, and where those lie that are here."""
+    from kerastk.networks.bases import BASES
+    from kerastk.networks.weights import local
+
+    for name, base in BASES.items():
+        click.echo(f"{name:26s} {base.file}  {local(base) or '-'}")
+
+
+@weights.command(name="fetch")
+@click.argument("base")
+def weights_fetch(base: str) -> None:
+    """Have the weights of BASE in Keras's cache, verified."""
+    from kerastk.networks.bases import BASES, find
+    from kerastk.networks.weights import imagenet
+
+    click.echo(imagenet(BASES[find(base)]))
+
+
+@weights.command(name="verify")
+@click.argument("base", required=False)
+def weights_verify(base: str | None) -> None:
+    """Compare the files that are here (or that of BASE) with Keras's hashes, or with those of their first use."""
+    from kerastk.errors import WeightsError
+    from kerastk.networks.bases import BASES, find
+    from kerastk.networks.weights import local, verify
+
+    wanted = [find(base)] if base else list(BASES)
+    here = [(name, path) for name in wanted if (path := local(BASES[name])) is not None]
+    if base and not here:
+        raise WeightsError(f"no weights of {base} are here; `kerastk weights fetch {base}` gets them.")
+    bad = 0
+    for name, path in here:
+        try:
+            click.echo(f"{name:26s} {path}  {verify(BASES[name], path)}")
+        except WeightsError as error:
+            bad += 1
+            click.echo(f"{name:26s} {error}", err=True)
+    if bad:
+        raise WeightsError(f"{bad} of {len(here)} files are damaged.")
+    if not here:
+        click.echo("no weights are here yet")
+
+
+@commands.command()
+@click.option(
+    "--folder", type=click.Path(path_type=Path, file_okay=False), default="kerastk-demo", show_default=True,
+    help="Where the photos and runs go.",
+)  # fmt: skip
+def demo(folder: Path) -> None:
+    """Train on real handwritten digits, offline.
+
+    1,797 photos, about a minute on two cores.
+    """
+    from kerastk.demo import demo as show
+
+    start_backend()
+    show(folder)

@@ -1,0 +1,179 @@
+"""From a run folder to answers. Nothing but the folder is needed."""
+
+import itertools
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from kerastk.datasets.images import RESIZES, decode, from_pil
+from kerastk.datasets.source import is_hidden, natural_key, open_archive, read_file
+from kerastk.errors import DataError, PhotoError, RunError
+from kerastk.run import Run
+
+
+class Answer(NamedTuple):
+    """A class name and its probability (0 to 1)."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What came out for one input: the best answers, best first, or why there are none."""
+
+    path: str
+    answers: list[Answer]
+    error: str = ""
+
+
+class Predictor:
+    """A trained classifier that takes photos in any form.
+
+    Called with a path, the bytes of a file, a Pillow image or a uint8 array (height, width, 3) or (height, width), it
+    returns an `Answer`, which unpacks into label and probability; with a list of those, a list. With `top=3` each
+    answer is a list of the three best.
+
+    >>> label, probability = kerastk.load("runs/photos-resnet50-1")("cat.jpg")
+    """
+
+    batch_size = 32
+
+    def __init__(self, run: Run):
+        from kerastk.tasks.finetune import load_model
+
+        labels = run.labels
+        self.classes: list[str] = labels.get("classes") or []
+        self.image_size, self.resize = labels.get("image_size"), labels.get("resize")
+        if labels.get("task") != "finetune" or self.resize not in RESIZES or not isinstance(self.image_size, int):
+            raise RunError(f"{run.labels_json} does not describe a classifier of photos.")
+        self.run = run
+        self.model = load_model(run)
+        expected = (None, self.image_size, self.image_size, 3), (None, len(self.classes))
+        if (self.model.input.shape, self.model.output.shape) != expected:
+            raise RunError(f"{run.model_keras} and {run.labels_json} do not belong together.")
+
+    def __call__(self, photos: Any, *, top: int | None = None) -> Any:
+        """Answer(s) for one photo or a list of photos.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+        """
+        many = isinstance(photos, list | tuple)
+        pixels = [self.pixels(photo) for photo in (photos if many else [photos])]
+        scores = [row for batch in _chunks(pixels, self.batch_size) for row in self.scores(np.stack(batch))]
+        answers = [self._answers(row, top or 1) for row in scores]
+        found = [answer[0] for answer in answers] if top is None else answers
+        return found if many else found[0]
+
+    def pixels(self, photo: Any) -> np.ndarray:
+        """The photo as the model sees it, (image_size, image_size, 3) uint8. Raises PhotoError."""
+        if isinstance(photo, bytes | bytearray | memoryview):
+            return decode(bytes(photo), self.image_size, resize=self.resize)
+        if isinstance(photo, str | os.PathLike):
+            return self._from_path(Path(photo))
+        if isinstance(photo, Image.Image):
+            return from_pil(photo, self.image_size, resize=self.resize)
+        if isinstance(photo, np.ndarray):
+            if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or (photo.ndim == 3 and photo.shape[2] != 3):
+                raise PhotoError(
+                    f"an array must be uint8 and (height, width, 3) or (height, width); got {photo.dtype} "
+                    f"{photo.shape}. Floats have no agreed range: scale them to 0-255 yourself."
+                )
+            return from_pil(Image.fromarray(photo), self.image_size, resize=self.resize)
+        raise PhotoError(f"a photo must be a path, bytes, a Pillow image or an array; got {type(photo).__name__}.")
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        """Probabilities, (photos, classes) float32, for (photos, image_size, image_size, 3) uint8."""
+        from kerastk.training.trainer import answer
+
+        return answer(self.model, pixels, self.batch_size)
+
+    def stream(
+        self, inputs: Iterable[str | os.PathLike], *, top: int = 1, threads: int | None = None
+    ) -> Iterator[Prediction]:
+        """A prediction for every photo of files, folders and archives, in order, in bounded memory.
+
+        An unreadable one comes with its error. While a batch is computed the next one is decoded.
+        """
+
+        def load(item: tuple[str, Any]) -> np.ndarray | PhotoError:
+            try:
+                return decode(item[1](), self.image_size, resize=self.resize)
+            except PhotoError as error:
+                return error
+
+        with ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1)) as pool:
+            waiting: list[tuple[list[str], list]] = []
+            for chunk in itertools.chain(_chunks(photos(inputs), self.batch_size), [None]):
+                if chunk is not None:
+                    waiting.append(([name for name, _ in chunk], [pool.submit(load, item) for item in chunk]))
+                while waiting and (len(waiting) > 1 or chunk is None):
+                    names, futures = waiting.pop(0)
+                    yield from self._predictions(names, [future.result() for future in futures], top)
+
+    def _predictions(self, names: list[str], loaded: list, top: int) -> Iterator[Prediction]:
+        good = [pixels for pixels in loaded if not isinstance(pixels, PhotoError)]
+        rows = iter(self.scores(np.stack(good)) if good else ())
+        for name, pixels in zip(names, loaded, strict=True):
+            if isinstance(pixels, PhotoError):
+                yield Prediction(name, [], str(pixels))
+            else:
+                yield Prediction(name, self._answers(next(rows), top))
+
+    def _answers(self, row: np.ndarray, top: int) -> list[Answer]:
+        best = np.argsort(-row, kind="stable")[:top]
+        return [Answer(self.classes[number], float(row[number])) for number in best]
+
+    def _from_path(self, path: Path) -> np.ndarray:
+        try:
+            return decode(read_file(path), self.image_size, resize=self.resize)
+        except PhotoError as error:
+            raise PhotoError(f"{path}: {error}", error.kind) from None
+
+
+def load(run: str | os.PathLike | Run) -> Predictor:
+    """The predictor of a run folder.
+
+    Raises:
+        RunError: there is no such run, or its files do not belong together.
+        WeightsError: the model is missing or damaged.
+    """
+    return Predictor(run if isinstance(run, Run) else Run.open(run))
+
+
+def photos(inputs: Iterable[str | os.PathLike]) -> Iterator[tuple[str, Any]]:
+    """(name, a function that reads its bytes) for every file of `inputs`: files, folders and their folders, archives.
+
+    Raises:
+        DataError: an input does not exist.
+    """
+    for each in inputs:
+        path = Path(each)
+        if path.is_dir():
+            for folder, folders, files in os.walk(path):
+                folders[:] = sorted((name for name in folders if not is_hidden(name)), key=natural_key)
+                for name in sorted((name for name in files if not is_hidden(name)), key=natural_key):
+                    file = Path(folder, name)
+                    yield str(file), lambda file=file: read_file(file)
+        elif not path.exists():
+            raise DataError(f"no file or folder {str(path)!r}.")
+        elif path.is_file() and (zipfile.is_zipfile(path) or ".tar" in path.suffixes or path.suffix == ".tgz"):
+            names, _, read = open_archive(path)
+            for name in names:
+                yield f"{path}/{name}", lambda name=name, read=read: read(name)
+        else:
+            yield str(path), lambda path=path: read_file(path)
+
+
+def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,29 @@
+"""The shipped recipes as values: `from kerastk.recipes import flowers`.
+
+They are the TOML files of the folder `recipes/`, which a wheel carries inside the package.
+"""
+
+from pathlib import Path
+
+from kerastk.recipe import Recipe, load
+
+
+def folder() -> Path:
+    """Where the shipped recipes lie: inside an installed package, or beside it in a checkout."""
+    installed = Path(__file__).parent / "shipped"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
+def names() -> list[str]:
+    """The names of all shipped recipes."""
+    return sorted(path.stem for path in folder().glob("*.toml"))
+
+
+def __getattr__(name: str) -> Recipe:
+    if name in names():
+        return load(folder() / f"{name}.toml")
+    raise AttributeError(f"kerastk ships no recipe {name!r}; it ships {', '.join(names())}")
+
+
+def __dir__() -> list[str]:
+    return ["folder", "names", *names()]

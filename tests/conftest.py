@@ -1,0 +1,62 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("KERASTK_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def shared():
+    folder = Path(os.environ.get("KERASTK_SHARED") or Path(__file__).parents[2] / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}; set KERASTK_SHARED to the folder with the data sets and weights")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """A folder of 4 classes with 50 real handwritten digits each, as PNG files of 8 x 8 pixels."""
+    from sklearn.datasets import load_digits
+
+    from kerastk.datasets.images import to_png
+
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    loaded = load_digits()
+    for digit in range(4):
+        (folder / str(digit)).mkdir(parents=True)
+        for number, pixels in enumerate(loaded.images[loaded.target == digit][:50]):
+            (folder / str(digit) / f"{number}.png").write_bytes(to_png((pixels * 15.9).astype("uint8")))
+    return folder
+
+
+SMALL = {"base": "mobilenet_0.25", "weights": "none", "image_size": 32, "augment": "none", "threads": 2}
+
+
+@pytest.fixture(scope="session")
+def small_run(digits, tmp_path_factory):
+    """A finished run on `digits` from random weights."""
+    import kerastk
+
+    folder = tmp_path_factory.mktemp("runs")
+    recipe = kerastk.Finetune(data=str(digits), epochs=8, learning_rate=3e-3, runs=str(folder), **SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERASTK_CACHE", str(folder / "cache"))
+        return kerastk.train(recipe, show=False)
+
+
+@pytest.fixture(scope="session")
+def pretrained_run(digits, small_run, tmp_path_factory):
+    """A finished two-phase run that starts from the network of `small_run`."""
+    import kerastk
+
+    folder = tmp_path_factory.mktemp("runs")
+    recipe = kerastk.Finetune(
+        data=str(digits), weights=str(small_run.path), unfreeze=1, head_epochs=1, epochs=2, runs=str(folder), threads=2
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERASTK_CACHE", str(folder / "cache"))
+        return kerastk.train(recipe, show=False)

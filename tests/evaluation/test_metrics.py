@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from kerastk.evaluation.metrics import classification, expected_calibration_error, interval
+
+
+def test_interval_against_published_values():
+    # Newcombe 1998, Statistics in Medicine 17:857, table I, method 3.
+    assert interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert interval(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+
+
+def test_calibration_error_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
+    truth = np.array([0, 1, 0, 1])
+    # Bins: 0.9 twice (half right), 0.6 once (right), 0.8 once (right).
+    assert expected_calibration_error(truth, probabilities) == pytest.approx(0.5 * 0.4 + 0.25 * 0.4 + 0.25 * 0.2)
+    certain = np.eye(2)[truth]
+    assert expected_calibration_error(truth, certain) == 0
+
+
+def test_figures_by_hand():
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
+    figures = classification(np.array([0, 1, 1, 2]), probabilities, ["a", "b", "never predicted <script>"])
+    assert figures["accuracy"] == 0.75
+    assert figures["accuracy_95"] == list(interval(3, 4))
+    assert figures["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    assert figures["classes"]["b"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "photos": 2}
+    assert figures["majority_share"] == 0.5
+    assert figures["cross_entropy"] == pytest.approx(-np.log([0.7, 0.8, 0.3, 0.6]).mean())
+    assert "top5_accuracy" not in figures
+
+
+def test_top_5_beyond_five_classes():
+    probabilities = np.tile([0.3, 0.25, 0.2, 0.1, 0.08, 0.07], (2, 1))
+    figures = classification(np.array([4, 5]), probabilities, list("abcdef"))
+    assert (figures["accuracy"], figures["top5_accuracy"]) == (0.0, 0.5)
+
+
+def test_a_class_that_is_never_seen_does_not_break_the_figures():
+    figures = classification(np.array([0, 0]), np.array([[1.0, 0.0], [1.0, 0.0]]), ["a", "b"])
+    assert figures["classes"]["b"]["photos"] == 0

@@ -1,0 +1,57 @@
+import functools
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+
+from kerastk.networks.bases import BASES
+from kerastk.networks.classifier import classifier
+
+# The smallest of each family; the others are for the slow run.
+SMALL = (
+    "vgg16", "resnet50", "resnet50_v2", "inception_v3", "inception_resnet_v2", "xception", "mobilenet_0.25",
+    "mobilenet_v2_0.35", "mobilenet_v3_small_0.75", "densenet121", "nasnet_mobile",
+    "efficientnet_b0", "efficientnet_v2_b0", "convnext_tiny",
+)  # fmt: skip
+
+
+def pytest_generate_tests(metafunc):
+    """`member` is one base of each family, and in the slow run every base."""
+    if "member" in metafunc.fixturenames:
+        rows = [pytest.param(name, marks=() if name in SMALL else pytest.mark.slow) for name in BASES]
+        metafunc.parametrize("member", rows)
+
+
+@functools.lru_cache(maxsize=32)
+def _graph(base: str, image_size: int) -> keras.Model:
+    with keras.StatelessScope(initialize_variables=False):
+        return classifier(base, classes=3, image_size=image_size, dropout=0.1, weights=None)
+
+
+def _small(base: str) -> keras.Model:
+    return _kept(base) if base in SMALL else _kept.__wrapped__(base)
+
+
+@functools.cache
+def _kept(base: str) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    return classifier(base, classes=3, image_size=BASES[base].smallest, dropout=0.1, weights=None)
+
+
+@pytest.fixture(scope="session")
+def graph() -> Callable[[str, int], keras.Model]:
+    """(base, image size) -> a classifier without values for its weights: as quick as its layers are many."""
+    return _graph
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[[str], keras.Model]:
+    """base -> a random classifier of 3 classes at its smallest size; shared, and one test trains it."""
+    return _small
+
+
+@pytest.fixture(scope="session")
+def photos() -> Callable[[int, int], np.ndarray]:
+    """(count, size) -> uint8 noise, always the same."""
+    return lambda count, size: np.random.default_rng(7).integers(0, 256, (count, size, size, 3), "uint8")

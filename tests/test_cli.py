@@ -1,0 +1,179 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from kerastk.cli import commands
+from kerastk.errors import GateError, KerastkError, RecipeError, RunError
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(commands, [str(each) for each in arguments], catch_exceptions=False)
+
+
+def refused(*arguments, kind=KerastkError):
+    result = CliRunner().invoke(commands, [str(each) for each in arguments])
+    assert isinstance(result.exception, kind), result.output
+    return str(result.exception)
+
+
+def process(*arguments, **environment):
+    code = "from kerastk.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=os.environ | environment
+    )
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
+    for arguments in (
+        ["finetune"],
+        ["finetune", tmp_path / "none"],
+        ["finetune", tmp_path, "--base", "resnet5"],
+        ["finetune", tmp_path, "--epochs", "none"],
+        ["predict", tmp_path, tmp_path],
+        ["predict", tmp_path, tmp_path, "--out", "x.xls"],
+        ["train", "flower"],
+        ["check", tmp_path],
+        ["evaluate", tmp_path, tmp_path],
+        ["weights", "fetch", "nothing"],
+        ["train", tmp_path / "none.toml"],
+    ):
+        done = process(*arguments)
+        assert done.returncode == 2, (arguments, done)
+        assert len(done.stderr.strip().splitlines()) == 1, (arguments, done.stderr)
+        assert done.stderr.startswith("kerastk: ")
+        assert done.stdout == ""
+
+
+def test_click_usage_errors_exit_2_too():
+    done = process("finetune", "--no-such-option")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_bases_and_recipes_are_listed():
+    assert "resnet50_v2" in invoke("bases").output
+    assert {line.split()[0] for line in invoke("recipes").output.splitlines()} >= {"digits", "flowers"}
+
+
+def test_finetune_help_is_grouped_with_common_options_first():
+    text = invoke("finetune", "--help").output
+    heads = ["Common options:", "Data options:", "Network options:", "Training options:", "Output options:"]
+    places = [text.index(head) for head in heads]
+    assert places == sorted(places)
+    assert places[0] < text.index("--base") < places[1] < text.index("--max-bad") < places[2]
+
+
+def test_train_help_needs_no_recipe_and_shows_the_options_of_one():
+    assert "NAME|FILE" in invoke("train").output
+    assert "--head-epochs" in invoke("train", "digits", "--help").output
+
+
+def test_a_recipe_of_another_task_is_refused_naming_both(tmp_path, monkeypatch):
+    from kerastk import recipe
+
+    class Tag(recipe.Recipe):
+        task = "tag"
+
+    monkeypatch.setitem(recipe.TASKS, "tag", Tag)
+    (tmp_path / "tag.toml").write_text('task = "tag"\n')
+    message = refused("finetune", "--recipe", tmp_path / "tag.toml", kind=RecipeError)
+    assert "tag" in message
+    assert "finetune" in message
+
+
+def test_dry_run_prints_recipe_split_and_phases_and_writes_nothing(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("finetune", digits, "--base", "mobilenet-0.25", "--image-size", 64, "--unfreeze", 2, "--dry-run")
+    assert result.exit_code == 0
+    assert 'base = "mobilenet_0.25"' in result.output
+    assert 'name = "digits-mobilenet_0.25-1"' in result.output
+    assert "all      140    30    30" in result.output
+    assert "finetune: the head and the top 2 stages" in result.output
+    assert os.listdir(tmp_path) == []
+
+
+def test_only_explicit_options_override_a_file(digits, tmp_path):
+    (tmp_path / "r.toml").write_text(
+        f'task = "finetune"\ndata = {json.dumps(str(digits))}\nbase = "mobilenet_0.25"\nimage_size = 32\n'
+        'batch_size = 8\nepochs = 7\nweights = "none"\nstrict = false\n'
+    )
+    text = invoke("train", tmp_path / "r.toml", "--epochs", 2, "--runs", tmp_path / "runs", "--dry-run").output
+    assert "epochs = 2\n" in text
+    assert "batch_size = 8\n" in text
+
+
+def test_the_three_lines_of_the_readme(digits, tmp_path):
+    runs = tmp_path / "runs"
+    options = ["--base", "mobilenet_0.25", "--weights", "none", "--image-size", 32, "--epochs", 1, "--runs", runs]
+    done = process("finetune", digits, *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "tensorboard --logdir" in done.stdout
+    run = runs / "digits-mobilenet_0.25-1"
+    assert {path.name for path in run.iterdir()} == {
+        "recipe.toml", "environment.json", "data.json", "log.csv", "events", "model.keras", "labels.json",
+        "metrics.json", "predictions.csv",
+    }  # fmt: skip
+    assert json.loads((run / "environment.json").read_text())["command"].endswith(f"--runs {runs}")
+
+    done = process("predict", run, digits / "0", "--out", tmp_path / "answers.csv", "--top", 3)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(open(tmp_path / "answers.csv")))
+    assert len(rows) == 50
+    assert list(rows[0]) == ["path", "label", "probability", "label_2", "probability_2", "label_3", "probability_3",
+                             "error"]  # fmt: skip
+
+    done = process("finetune", digits, *options)
+    assert done.returncode == 0
+    assert (runs / "digits-mobilenet_0.25-2").is_dir()
+
+
+def test_a_taken_name_is_refused(digits, small_run):
+    message = refused("finetune", digits, "--runs", small_run.path.parent, "--name", small_run.path.name, kind=RunError)
+    assert "exists already" in message
+
+
+def test_evaluate_warns_of_photos_that_were_trained_on_and_gates(small_run, digits, tmp_path):
+    result = invoke("evaluate", small_run.path, digits, "--out", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert "was trained on 170 of these 200 photos" in " ".join(result.output.split())
+    assert (figures["photos"], figures["trained_on"], figures["unseen"]["photos"]) == (200, 170, 30)
+    assert figures["unseen"]["accuracy"] == pytest.approx(small_run.metrics["test"]["accuracy"])
+    assert (
+        "is below the demanded 1"
+        in refused("evaluate", small_run.path, digits, "--assert-accuracy", 1.0, kind=GateError)
+        or figures["accuracy"] == 1
+    )
+
+
+def test_evaluate_refuses_a_class_the_model_does_not_know(small_run, tmp_path, digits):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.png").write_bytes((digits / "0" / "0.png").read_bytes())
+    assert "does not know the class 'cat'; it knows '0', '1'" in refused("evaluate", small_run.path, tmp_path)
+
+
+def test_check_shows_findings_and_writes_all(digits, tmp_path):
+    folder = tmp_path / "photos"
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        for number in range(10):
+            (folder / label / f"{number}.png").write_bytes(
+                (digits / str(ord(label) - 97) / f"{number}.png").read_bytes()
+            )
+    (folder / "a" / "[bold]broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    result = invoke("check", folder, "--out", tmp_path / "findings.json")
+    assert "[bold]broken.jpg" in result.output
+    found = json.loads((tmp_path / "findings.json").read_text())
+    assert [(f["kind"], f["paths"]) for f in found if f["kind"] == "damaged"] == [("damaged", ["a/[bold]broken.jpg"])]
+    assert "findings" in refused("check", folder, "--strict", kind=GateError)
+
+
+def test_a_gate_that_is_not_met_is_exit_code_1(small_run, digits):
+    done = process("evaluate", small_run.path, digits, "--assert-accuracy", "1.0")
+    accuracy_line = next(line for line in done.stdout.splitlines() if line.startswith("all"))
+    assert done.returncode == (0 if "accuracy 100.0 %" in accuracy_line else 1)

@@ -1,0 +1,49 @@
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from kerastk import recipes
+from kerastk.recipe import Recipe, dump, parse
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_shipped_recipe_loads_and_its_head_tells_command_and_score(name):
+    assert isinstance(getattr(recipes, name), Recipe)
+    head = (recipes.folder() / f"{name}.toml").read_text().split("\n\n")[0]
+    assert re.match(r"# kerastk (demo|train \w+)", head)
+    assert "Time and score:" in head
+
+
+def test_a_recipe_is_imported_by_name():
+    from kerastk.recipes import digits
+
+    assert digits.base == "mobilenet_0.25"
+    with pytest.raises(ImportError):
+        from kerastk.recipes import nothing  # noqa: F401
+    with pytest.raises(AttributeError, match="ships no recipe 'nothing'; it ships cats_dogs, digits"):
+        recipes.nothing  # noqa: B018
+
+
+def test_a_shipped_recipe_dumps_what_its_file_says():
+    for name in recipes.names():
+        kind, given = parse(recipes.folder() / f"{name}.toml")
+        assert dump(kind(**given)) == dump(getattr(recipes, name))
+
+
+def test_the_wheel_holds_the_recipes(tmp_path):
+    build = "from hatchling.build import build_wheel; import sys; print(build_wheel(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = "import kerastk.recipes as r; print(r.folder(), r.digits.base, *r.names())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "site", check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert done[0] == str(tmp_path / "site" / "kerastk" / "shipped")
+    assert done[1:] == ["mobilenet_0.25", *recipes.names()]
