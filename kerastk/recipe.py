@@ -22,6 +22,9 @@ from typing import Any, ClassVar
 from kerastk.errors import RecipeError
 
 GROUPS = ("data", "network", "training", "output")
+# What None stands for where it is needed before the rest can be resolved.
+SPLIT = "70/15/15"
+MAX_BAD = 0.01
 
 
 def option(
@@ -59,7 +62,7 @@ class Recipe:
     )  # fmt: skip
     split: str | None = option(
         None, "Percent of the photos for training, validation and, if wanted, test.",
-        group="data", auto="70/15/15", common=True,
+        group="data", auto=SPLIT, common=True,
     )  # fmt: skip
     split_seed: int = option(0, "Another number gives another split.", group="data", low=0, high=2**32 - 1)
     threads: int | None = option(
@@ -158,7 +161,7 @@ class Finetune(Recipe):
     )  # fmt: skip
     max_bad: float | None = option(
         None, "Share of unreadable photos that is set aside before the run stops.",
-        group="data", auto="0.01", low=0, high=1,
+        group="data", auto=str(MAX_BAD), low=0, high=1,
     )  # fmt: skip
     strict: bool = option(False, "Refuse the data at any finding of `kerastk check`.", group="data")
     head_epochs: int | None = option(
@@ -192,28 +195,37 @@ class Finetune(Recipe):
         if self.strict:
             self._refuse(("max_bad",), "with strict, which refuses any finding")
 
-    def resolve(self, *, base: str, image_size: int, stages: int, threads: int, precision: str, device: str,
-                split: str | None, name: str) -> "Finetune":  # fmt: skip
+    def resolve(
+        self, *, base: str, image_size: int, stages: int, threads: int, precision: str, device: str,
+        split: str | None, name: str,
+    ) -> "Finetune":  # fmt: skip
         """A copy with every automatic value filled in from what the run found. The defaults stand here, once.
 
         `stages` is how many the base can be cut into; `split` is None where the data came with all its splits.
         """
         fresh = self.weights == "none"
-        found: dict[str, Any] = {
-            "base": base, "image_size": image_size, "threads": threads, "precision": precision, "device": device,
-            "split": split, "name": name, "max_bad": None if self.strict else _or(self.max_bad, 0.01), "patience": _or(self.patience, 15 if fresh else 5),
-        }  # fmt: skip
+        values: dict[str, Any] = {
+            "base": base,
+            "image_size": image_size,
+            "threads": threads,
+            "precision": precision,
+            "device": device,
+            "split": split,
+            "name": name,
+            "patience": _or(self.patience, 15 if fresh else 5),
+        }
+        if not self.strict:
+            values["max_bad"] = _or(self.max_bad, MAX_BAD)
         if not fresh:
-            unfreeze = _or(self.unfreeze, 2 if stages > 2 else "all")
-            found["unfreeze"] = unfreeze
-            found["head_epochs"] = _or(self.head_epochs, 20 if unfreeze == "head" else 3)
-            found["head_learning_rate"] = _or(self.head_learning_rate, 2e-3)
-        if found.get("unfreeze") != "head":
+            values["unfreeze"] = _or(self.unfreeze, 2 if stages > 2 else "all")
+            values["head_epochs"] = _or(self.head_epochs, 20 if values["unfreeze"] == "head" else 3)
+            values["head_learning_rate"] = _or(self.head_learning_rate, 2e-3)
+        if values.get("unfreeze") != "head":
             epochs = _or(self.epochs, 30 if fresh else 12)
-            found["epochs"] = epochs
-            found["learning_rate"] = _or(self.learning_rate, 1e-3 if fresh else 5e-4)
-            found["warmup_epochs"] = _or(self.warmup_epochs, float(min(1.0, epochs / 10)))
-        return dataclasses.replace(self, **found)
+            values["epochs"] = epochs
+            values["learning_rate"] = _or(self.learning_rate, 1e-3 if fresh else 5e-4)
+            values["warmup_epochs"] = _or(self.warmup_epochs, float(min(1.0, epochs / 10)))
+        return dataclasses.replace(self, **values)
 
 
 TASKS: dict[str, type[Recipe]] = {"finetune": Finetune}

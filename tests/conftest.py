@@ -19,7 +19,7 @@ def shared():
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
-    """A folder of 4 classes with 50 real handwritten digits each, as PNG files of 8 x 8 pixels."""
+    """A folder of 4 classes with 40 real handwritten digits each, as PNG files of 8 x 8 pixels."""
     from sklearn.datasets import load_digits
 
     from kerastk.datasets.images import to_png
@@ -28,7 +28,7 @@ def digits(tmp_path_factory):
     loaded = load_digits()
     for digit in range(4):
         (folder / str(digit)).mkdir(parents=True)
-        for number, pixels in enumerate(loaded.images[loaded.target == digit][:50]):
+        for number, pixels in enumerate(loaded.images[loaded.target == digit][:40]):
             (folder / str(digit) / f"{number}.png").write_bytes(to_png((pixels * 15.9).astype("uint8")))
     return folder
 

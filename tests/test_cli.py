@@ -92,7 +92,7 @@ def test_dry_run_prints_recipe_split_and_phases_and_writes_nothing(digits, tmp_p
     assert result.exit_code == 0
     assert 'base = "mobilenet_0.25"' in result.output
     assert 'name = "digits-mobilenet_0.25-1"' in result.output
-    assert "all      140    30    30" in result.output
+    assert "all      112   24    24" in result.output
     assert "finetune: the head and the top 2 stages" in result.output
     assert os.listdir(tmp_path) == []
 
@@ -124,7 +124,7 @@ def test_the_three_lines_of_the_readme(digits, tmp_path):
     done = process("predict", run, digits / "0", "--out", tmp_path / "answers.csv", "--top", 3)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(open(tmp_path / "answers.csv")))
-    assert len(rows) == 50
+    assert len(rows) == 40
     assert list(rows[0]) == ["path", "label", "probability", "label_2", "probability_2", "label_3", "probability_3",
                              "error"]  # fmt: skip
 
@@ -141,8 +141,8 @@ def test_a_taken_name_is_refused(digits, small_run):
 def test_evaluate_warns_of_photos_that_were_trained_on_and_gates(small_run, digits, tmp_path):
     result = invoke("evaluate", small_run.path, digits, "--out", tmp_path / "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert "was trained on 170 of these 200 photos" in " ".join(result.output.split())
-    assert (figures["photos"], figures["trained_on"], figures["unseen"]["photos"]) == (200, 170, 30)
+    assert "was trained on 136 of these 160 photos" in " ".join(result.output.split())
+    assert (figures["photos"], figures["trained_on"], figures["unseen"]["photos"]) == (160, 136, 24)
     assert figures["unseen"]["accuracy"] == pytest.approx(small_run.metrics["test"]["accuracy"])
     assert (
         "is below the demanded 1"

@@ -1,7 +1,5 @@
-import statistics
 import subprocess
 import sys
-import time
 
 import pytest
 

@@ -65,7 +65,7 @@ def test_a_recipe_is_frozen():
     ],
 )
 def test_a_wrong_value_is_refused_with_what_would_work(values, said):
-    with pytest.raises(RecipeError, match="^[^\n]*$") as error:
+    with pytest.raises(RecipeError, match=r"^[^\n]*$") as error:
         Finetune(**values)
     assert said in str(error.value)
 
@@ -93,7 +93,7 @@ def test_float16_on_a_cpu_is_refused():
 
 
 def test_an_unknown_key_gets_the_nearest_names():
-    with pytest.raises(RecipeError, match="no option 'learning-rat'. Did you mean learning_rate"):
+    with pytest.raises(RecipeError, match=r"no option 'learning-rat'. Did you mean learning_rate"):
         construct(Finetune, {"learning-rat": 1})
     with pytest.raises(RecipeError, match="Known: augment, base"):
         construct(Finetune, {"zzz": 1})

@@ -183,11 +183,21 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         # Pillow turns TIFFs itself (TiffImagePlugin.load_end), and gives the size they will have.
         return 1
+    if image.format == "PNG":
+        # Its EXIF may follow the pixels, so getexif() decodes them; where that fails, a second load() passes silently.
+        _load(image)
     try:
         return image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:
         # A damaged EXIF block does not make the pixels unreadable.
         return 1
+
+
+def _load(image: Image.Image) -> None:
+    try:
+        image.load()
+    except Exception as error:
+        raise PhotoError(f"the pixels are damaged ({str(error) or type(error).__name__})") from None
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
@@ -222,7 +232,7 @@ def _box(width: int, height: int, resize: str) -> Box:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """The pixels in mode RGB, or L for 8-bit grey photos (their resize is three times cheaper)."""
-    image.load()
+    _load(image)
     if image.mode in ("RGB", "L", "1") and "transparency" in image.info:
         image = image.convert("RGBA")
     if image.mode in ("RGB", "L"):
@@ -255,9 +265,5 @@ def to_png(pixels: np.ndarray) -> bytes:
 
 def from_pil(image: Image.Image, size: int, *, resize: str = "crop") -> np.ndarray:
     """A Pillow image as `decode` would return its file: (size, size, 3) uint8 RGB."""
-    try:
-        copied = ImageOps.exif_transpose(image)
-    except Exception as error:
-        # An image that was opened, but not yet loaded, can still turn out to be damaged.
-        raise PhotoError(f"the pixels are damaged ({str(error) or type(error).__name__})") from None
-    return fit(copied, size, resize=resize)
+    _load(image)
+    return fit(ImageOps.exif_transpose(image), size, resize=resize)

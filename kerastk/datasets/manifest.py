@@ -116,9 +116,8 @@ def settle(
         want_test = "test" in given or fractions[2] > 0
         missing = [name for name in ("val", "test") if name not in given and (name != "test" or want_test)]
         if split is not None and not missing:
-            raise DataError(
-                f"the data comes with train, val and test; --split {split} would not be used. Leave it out."
-            )
+            present = ", ".join(name for name in SPLITS if name in given)
+            raise DataError(f"the data comes with {present}; --split {split} would not be used. Leave it out.")
         splits = {name: [p for p in photos if p.split == name] for name in SPLITS}
         kept = fractions[0] + sum(fractions[SPLITS.index(name)] for name in missing)
         shares = {name: fractions[SPLITS.index(name)] / kept for name in missing}

@@ -4,6 +4,7 @@ The layers of the base stand in the model itself (no nested model), so that it c
 Names: `photo` (input), `features` (pooled, the input of) `head_dropout`, `head` (logits), `probabilities`.
 """
 
+import warnings
 from pathlib import Path
 
 import keras
@@ -18,9 +19,7 @@ _TORCH_MEAN = (0.485, 0.456, 0.406)
 _TORCH_DEVIATION = (0.229, 0.224, 0.225)
 
 
-def classifier(
-    base: str, *, classes: int, image_size: int, dropout: float, weights: str | Path | None
-) -> keras.Model:
+def classifier(base: str, *, classes: int, image_size: int, dropout: float, weights: str | Path | None) -> keras.Model:
     """An uncompiled classifier: (batch, image_size, image_size, 3) uint8 RGB -> (batch, classes) float32 probabilities.
 
     `weights` is "imagenet", None for random ones, or the path of a weights file without the head.
@@ -108,7 +107,10 @@ def _is_keras_file(base: str, path: Path) -> bool:
 
 def _load(network: keras.Model, path: Path, base: str) -> None:
     try:
-        network.load_weights(path)
+        with warnings.catch_warnings():
+            # What a file lacks Keras may leave as it is, with a warning.
+            warnings.filterwarnings("error", message="Skipping nested container")
+            network.load_weights(path)
     except Exception as error:
         # h5py and Keras raise OSError, KeyError, ValueError and more for a file of another network or a cut one.
         reason = " ".join(str(error).split())[:160]

@@ -1,6 +1,7 @@
 """Where a network can be cut in two: the points at which one tensor alone is live, found in its graph."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import keras
 
@@ -47,9 +48,7 @@ def stages(model: keras.Model) -> list[Cut]:
     A stage ends at the last cut before the resolution drops. Scaling, padding or pooling alone are no stage.
     """
     maps = [cut for cut in cuts(model, features(model)) if len(cut.tensor.shape) == 4]
-    ends = [
-        cut for cut, after in zip(maps, maps[1:], strict=False) if after.tensor.shape[1] < _DROP * cut.tensor.shape[1]
-    ]
+    ends = [cut for cut, after in pairwise(maps) if after.tensor.shape[1] < _DROP * cut.tensor.shape[1]]
     whole = _learning(model, features(model))
     kept, below = [], 0
     for cut in ends:

@@ -70,8 +70,9 @@ def fetch(base: Base) -> Path:
             socket.setdefaulttimeout(before)
     if reason is not None:
         raise WeightsError(
-            f"cannot download {base.address}: {reason} Put {base.file} into {target.parent} or into a folder named by "
-            "KERASTK_WEIGHTS, or use --weights FILE, --weights none or a base that `kerastk weights list` shows here."
+            f"cannot download {base.address}: {reason.rstrip('.')}. Put {base.file} into {target.parent} or into a "
+            "folder named by KERASTK_WEIGHTS, or use --weights FILE, --weights none or a base that "
+            "`kerastk weights list` shows here."
         )
     verify(base, target)
     return target
@@ -93,8 +94,8 @@ def verify(base: Base, path: Path) -> str:
     # Beside the weights' names the folder tells a mirror's file from the cache's.
     record = cache_folder() / "weights.json"
     try:
-        known = json.loads(record.read_text())
-    except (OSError, ValueError):
+        known = dict(json.loads(record.read_text()))
+    except (OSError, ValueError, TypeError):
         known = {}
     if known.setdefault(base.file, found) != found:
         raise WeightsError(
@@ -132,11 +133,11 @@ def _probe(address: str) -> str | None:
             urllib.request.urlopen(request, timeout=PROBE_SECONDS - 1).close()
             outcome.append(None)
         except urllib.error.HTTPError as error:
-            outcome.append(f"the server answers {error.code} {error.reason}.")
+            outcome.append(f"the server answers {error.code} {error.reason}")
         except Exception as error:
-            outcome.append(f"{getattr(error, 'reason', None) or error}.")
+            outcome.append(str(getattr(error, "reason", None) or error))
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
-    return outcome[0] if outcome else f"no answer within {PROBE_SECONDS} seconds."
+    return outcome[0] if outcome else f"no answer within {PROBE_SECONDS} seconds"

@@ -16,12 +16,11 @@ from kerastk.evaluation.metrics import classification
 from kerastk.networks.bases import BASES, find
 from kerastk.networks.classifier import classifier, with_new_head
 from kerastk.networks.cuts import cut_for, stages
-from kerastk.recipe import Finetune, split_fractions
+from kerastk.recipe import MAX_BAD, SPLIT, Finetune, split_fractions
 from kerastk.run import Run
 from kerastk.training.phases import Phase
 
 DEFAULT_BASE = "mobilenet_v2"
-DEFAULT_SPLIT = "70/15/15"
 
 
 def settle_base(recipe: Finetune) -> Finetune:
@@ -59,10 +58,10 @@ def open_data(
     return open_photos(
         source,
         split=recipe.split,
-        fractions=split_fractions(recipe.split or DEFAULT_SPLIT),
+        fractions=split_fractions(recipe.split or SPLIT),
         split_seed=recipe.split_seed,
         strict=recipe.strict,
-        max_bad=0.01 if recipe.max_bad is None else recipe.max_bad,
+        max_bad=MAX_BAD if recipe.max_bad is None else recipe.max_bad,
         image_size=recipe.image_size,
         resize=recipe.resize,
         augment=recipe.augment,

@@ -54,8 +54,8 @@ class Best(keras.callbacks.Callback):
 class EpochRows(keras.callbacks.Callback):
     """Makes a row of figures at the end of each epoch and hands it to each of `sinks`.
 
-    A row holds phase, epoch (from 1, over all phases), seconds, learning_rate (the larger of the epoch's first and last),
-    photos_per_second, wait_share (of the training time, waiting for data) and Keras's losses and metrics.
+    A row holds phase, epoch (from 1, over all phases), seconds, learning_rate (the larger of the epoch's first and
+    last), photos_per_second, wait_share (of the training time, waiting for data) and Keras's losses and metrics.
     """
 
     def __init__(self, split: Split, sinks: list[Callable[[dict], None]]):

@@ -81,5 +81,8 @@ def set_precision(model: keras.Model, precision: str) -> None:
     policy is saved with it, and float16 is slow on a CPU.
     """
     for layer in model.layers:
-        if layer.name not in _FLOAT32_LAYERS:
+        if isinstance(layer, keras.Model):
+            # ConvNeXt's stem and downsampling; a policy does not reach the layers inside by itself.
+            set_precision(layer, precision)
+        elif layer.name not in _FLOAT32_LAYERS:
             layer.dtype_policy = POLICIES[precision]

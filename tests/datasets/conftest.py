@@ -1,3 +1,4 @@
+import hashlib
 import io
 import threading
 
@@ -76,8 +77,6 @@ def within():
 @pytest.fixture(scope="session")
 def sha():
     """A made-up SHA-256 for each number, in no particular order."""
-    import hashlib
-
     return lambda number: hashlib.sha256(f"photo {number}".encode()).hexdigest()
 
 

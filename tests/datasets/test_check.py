@@ -1,5 +1,6 @@
 import os
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -89,17 +90,21 @@ def test_progress_counts_all_files(tree, many):
 
 def one_of_each_kind(tree, many, picture, encode):
     """A folder (given splits) and an archive with every kind of finding, each file named after its kind."""
-    photo, near = encode(picture(1, width=160, height=120)), encode(picture(1, width=160, height=120), "JPEG", quality=60)
-    root = tree({f"train/{name}": data for name, data in many(12).items()} | {
-        "train/cat/damaged.png": encode(picture(0))[:300], "train/cat/empty.jpg": b"", "train/cat/oversized.png": bomb(),
+    photo, near = (
+        encode(picture(1, width=160, height=120)),
+        encode(picture(1, width=160, height=120), "JPEG", quality=60),
+    )
+    root = tree({f"train/{name}": data for name, data in many(24).items()} | {
+        "train/cat/damaged.png": encode(picture(0))[:300], "train/cat/empty.jpg": b"",
+        "train/cat/oversized.png": bomb(),
         "train/cat/unsupported.tif": encode(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"),
         "train/cat/not-image.jpg": b"<html>", "train/cat/other-file.txt": b"hello", "train/no-class.jpg": photo,
         "train/cat/.hidden.jpg": photo, "train/cat/suffix.jpg": encode(picture(2)),
         "train/cat/copies-1.png": encode(picture(3)), "train/cat/copies-2.png": encode(picture(3)),
         "train/dog/near-copies-1.png": photo, "train/dog/near-copies-2.jpg": near,
         "train/cat/two-labels.png": encode(picture(4)), "train/dog/two-labels.png": encode(picture(4)),
-        "train/cat/near-two-labels.png": encode(picture(5)),
-        "train/dog/near-two-labels.jpg": encode(picture(5), "JPEG", quality=60),
+        "train/cat/near-two-labels.png": encode(picture(5, width=160, height=120)),
+        "train/dog/near-two-labels.jpg": encode(picture(5, width=160, height=120), "JPEG", quality=60),
         "train/cat/leak.png": encode(picture(6)), "test/cat/leak.png": encode(picture(6)),
         "test/tiny-class/1.png": encode(picture(7)), "test/tiny-class/2.png": encode(picture(8)),
     })  # fmt: skip
@@ -122,8 +127,8 @@ def test_every_kind_of_finding(tree, many, picture, encode, within):
     for finding in [*look.findings, *look_at(packed).findings]:
         by_kind.setdefault(finding.kind, set()).update(finding.paths)
     for kind in KINDS:
-        named = by_kind[kind]
-        assert any(kind in path for path in named), (kind, named)
+        name = "tiny-class" if kind == "imbalance" else kind
+        assert any(name in path for path in by_kind.get(kind, ())), (kind, by_kind.get(kind))
     assert found(look, "leak") == [{"train/cat/leak.png", "test/cat/leak.png"}]
     assert found(look, "suffix") == [{"train/cat/suffix.jpg"}]
     assert found(look, "tiny-class") == [{"tiny-class"}]
@@ -135,7 +140,9 @@ def test_every_kind_of_finding(tree, many, picture, encode, within):
 
 def test_class_sizes(tree, encode, picture):
     sizes = {"large": 31, "enough": 10, "small": 3}
-    files = {f"{name}/{n}.png": encode(picture(100 * len(name) + n)) for name, size in sizes.items() for n in range(size)}
+    files = {
+        f"{name}/{n}.png": encode(picture(100 * len(name) + n)) for name, size in sizes.items() for n in range(size)
+    }
     look = look_at(tree(files | {"none/1.jpg": b""}))
     assert found(look, "tiny-class") == [{"none"}, {"small"}]
     [imbalance] = [finding for finding in look.findings if finding.kind == "imbalance"]
@@ -148,13 +155,14 @@ def test_class_sizes(tree, encode, picture):
 # Copies.
 
 
-def versions(picture, encode, seed=1):
+def versions(picture, encode, seed=9):
     """One photo in several dresses: the first three hold the same pixels, the rest nearly."""
     pixels = picture(seed, width=160, height=120)
     small = Image.fromarray(pixels).resize((128, 96), Image.Resampling.LANCZOS)
     return {
         "a.png": encode(pixels), "b.bmp": encode(pixels, "BMP"), "c.png": encode(pixels),
-        "d.jpg": encode(pixels, "JPEG", quality=60), "e.png": encode(small), "f.webp": encode(pixels, "WEBP", quality=50),
+        "d.jpg": encode(pixels, "JPEG", quality=60), "e.png": encode(small),
+        "f.webp": encode(pixels, "WEBP", quality=50),
     }  # fmt: skip
 
 
@@ -172,14 +180,21 @@ def versions(picture, encode, seed=1):
 @pytest.mark.parametrize("where", ["one class", "two classes", "two splits"])
 def test_copies_are_named(tree, many, picture, encode, pair, kind, text, where):
     files = versions(picture, encode)
-    folders = {"one class": ("cat", "cat"), "two classes": ("cat", "dog"), "two splits": ("train/cat", "test/cat")}[where]
+    folders = {"one class": ("cat", "cat"), "two classes": ("cat", "dog"), "two splits": ("train/cat", "test/cat")}[
+        where
+    ]
     prefix = "train/" if where == "two splits" else ""
     names = [f"{folder}/copy-{name}" for folder, name in zip(folders, pair, strict=True)]
-    root = tree({prefix + name: data for name, data in many(3).items()} | {n: files[p] for n, p in zip(names, pair, strict=True)})
+    root = tree(
+        {prefix + name: data for name, data in many(3).items()}
+        | {n: files[p] for n, p in zip(names, pair, strict=True)}
+    )
     look = look_at(root)
     if where == "two classes":
         kind = kind.replace("copies", "two-labels")
-    [finding] = [each for each in look.findings if each.kind in ("copies", "near-copies", "two-labels", "near-two-labels")]
+    [finding] = [
+        each for each in look.findings if each.kind in ("copies", "near-copies", "two-labels", "near-two-labels")
+    ]
     assert finding.kind == kind
     assert set(finding.paths) == set(names)
     assert text in finding.text
@@ -207,7 +222,7 @@ def test_a_turned_photo_and_its_upright_copy_are_the_same_pixels(tree, many, pic
 
 def test_different_photos_of_one_look_are_no_copies(tree, picture, encode):
     base = picture(1, width=160, height=120)
-    flipped, brighter, stretched = base[:, ::-1], np.clip(base.astype(int) + 12, 0, 255).astype(np.uint8), None
+    flipped, brighter = base[:, ::-1], np.clip(base.astype(int) + 6, 0, 255).astype(np.uint8)
     stretched = np.asarray(Image.fromarray(base).resize((160, 80)))
     files = {"a/1.png": base, "a/2.png": flipped, "a/3.png": brighter, "b/4.png": stretched, "b/5.png": 255 - base}
     look = look_at(tree({name: encode(np.ascontiguousarray(pixels)) for name, pixels in files.items()}))
@@ -271,7 +286,11 @@ def test_real_photos_are_not_called_copies(shared):
 
 
 def test_a_second_look_decodes_nothing(tree, many, picture, encode, examined):
-    files = many(3) | {f"cat/{name}": data for name, data in versions(picture, encode).items()} | {"cat/bad.jpg": b"\xff\xd8\xff"}
+    files = (
+        many(3)
+        | {f"cat/{name}": data for name, data in versions(picture, encode).items()}
+        | {"cat/bad.jpg": b"\xff\xd8\xff"}
+    )
     root = tree(files)
     first = look_at(root)
     assert len(examined) >= len(set(files.values()))
@@ -287,7 +306,9 @@ def test_a_second_look_decodes_nothing(tree, many, picture, encode, examined):
     assert len(examined) == 1
 
 
-@pytest.mark.parametrize("spoil", [lambda data: b"rubbish", lambda data: data[:5000], lambda data: data[:4096] + bytes(len(data))])
+@pytest.mark.parametrize(
+    "spoil", [lambda data: b"rubbish", lambda data: data[:5000], lambda data: data[:4096] + bytes(len(data))]
+)
 def test_the_check_survives_a_damaged_store(tree, many, picture, encode, tmp_path, monkeypatch, spoil):
     monkeypatch.setenv("KERASTK_CACHE", str(tmp_path / "cache"))
     root = tree(many(3) | {f"cat/{name}": data for name, data in versions(picture, encode).items()})
@@ -323,10 +344,13 @@ def damages(picture, encode):
     files |= {f"cut-{part}.webp": webp[: len(webp) * part // 100] for part in (1, 50)}
     files |= {
         "cut.gif": gif[: len(gif) // 2], "cut.tif": tiff[: len(tiff) // 2], "cut.bmp": bmp[: len(bmp) // 2],
-        "empty.jpg": b"", "zeros.jpg": bytes(5000), "ones.png": b"\xff" * 5000, "html.jpg": b"<!DOCTYPE html><html></html>",
+        "empty.jpg": b"", "zeros.jpg": bytes(5000), "ones.png": b"\xff" * 5000,
+        "html.jpg": b"<!DOCTYPE html><html></html>",
         "text.jpg": b"just a text\n" * 40, "svg.png": b"<svg xmlns='x'/>", "json.png": b"{}", "bomb.png": bomb(),
-        "heic.jpg": b"\0\0\0\x18ftypheic" + bytes(100), "zip.jpg": b"PK\x03\x04" + bytes(100), "start.jpg": b"\xff\xd8\xff",
-        "headless.png": png[:8] + png[33:], "crc.png": png[:20] + b"\0\0\7\xff" + png[24:],
+        "heic.jpg": b"\0\0\0\x18ftypheic" + bytes(100), "zip.jpg": b"PK\x03\x04" + bytes(100),
+        "start.jpg": b"\xff\xd8\xff",
+        "headless.png": png[:8] + png[33:], "pixels.png": png[:60] + bytes(200) + png[260:],
+        "crc.png": png[:20] + b"\0\0\7\xff" + png[24:],
         "float.tif": encode(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF"), "no-suffix": b"what is this",
         "two\nlines.jpg": b"rubbish", "notes.txt": b"a text file", "movie.mp4": bytes(100), "model.py": b"import os",
         "\"quoted' ; rm -rf.jpg": b"rubbish",
@@ -334,27 +358,31 @@ def damages(picture, encode):
     return files
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 @pytest.mark.filterwarnings("ignore")
 def test_a_folder_full_of_damage_loses_no_good_photo(tree, many, picture, encode, within):
     bad = damages(picture, encode)
     assert len(bad) >= 30
     good = many(12) | {"cat/li\nne.png": encode(picture(60)), "dog/-rf \"'.png": encode(picture(61)),
-                       "dog/gif.jpg": encode(picture(62), "GIF"), "dog/a.b.c.JPG": encode(picture(63), "JPEG")}  # fmt: skip
+                       "dog/gif.jpg": encode(picture(62), "GIF"),
+                       "dog/a.b.c.JPG": encode(picture(63), "JPEG")}  # fmt: skip
     root = tree(good | {f"{('cat', 'dog')[n % 2]}/{name}": data for n, (name, data) in enumerate(bad.items())})
     (root / "cat" / "loop").symlink_to(root)
     (root / "cat" / "self.jpg").symlink_to("self.jpg")
     (root / "dog" / "gone.jpg").symlink_to("/nowhere/at/all.jpg")
     (root / "dog" / "folder.jpg").mkdir()
     os.mkfifo(root / "dog" / "pipe.jpg")
-    os.mknod(root / "dog" / "socket.jpg", 0o140600)
-    with open(os.path.join(os.fsencode(root), b"cat", b"caf\xe9.jpg"), "wb") as file:
-        file.write(b"rubbish")
+    if sys.platform == "linux":
+        with open(os.path.join(os.fsencode(root), b"cat", b"caf\xe9.jpg"), "wb") as file:
+            file.write(b"rubbish")
     (root / "cat" / "forbidden.jpg").write_bytes(b"rubbish")
     (root / "cat" / "forbidden.jpg").chmod(0)
     look = within(60, look_at, root)
     assert set(paths(look)) == set(good)
     told = {path for finding in look.findings for path in finding.paths}
-    on_disk = {os.path.relpath(os.path.join(folder, name), root) for folder, _, names in os.walk(root) for name in names}
+    on_disk = {
+        os.path.relpath(os.path.join(folder, name), root) for folder, _, names in os.walk(root) for name in names
+    }
     assert on_disk <= set(paths(look)) | told
     assert {"cat/loop", "dog/folder.jpg", "dog/pipe.jpg"} <= told
     others = {os.path.basename(path) for each in found(look, "other-file") for path in each}

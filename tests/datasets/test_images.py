@@ -210,7 +210,11 @@ def test_one_bit_and_grey(encode):
 
 
 def test_cmyk_jpeg(encode):
-    for ink, expected in (((255, 0, 0, 0), (0, 255, 255)), ((0, 0, 0, 255), (0, 0, 0)), ((0, 0, 0, 0), (255, 255, 255))):
+    for ink, expected in (
+        ((255, 0, 0, 0), (0, 255, 255)),
+        ((0, 0, 0, 255), (0, 0, 0)),
+        ((0, 0, 0, 0), (255, 255, 255)),
+    ):
         data = encode(Image.new("CMYK", (16, 16), ink), "JPEG", quality=95)
         assert images.header(data).mode == "CMYK"
         assert difference(images.decode(data, 16), np.full((16, 16, 3), expected)) < 3
@@ -351,10 +355,12 @@ def decode_or_refuse(data):
         assert got.shape == images.decode(data, 16, resize="pad").shape == (16, 16, 3)
         assert images.whole(data).dtype == np.uint8
     except PhotoError as error:
-        assert str(error)
-        assert "\n" not in str(error)
-        return False
-    return True
+        text = str(error)
+    else:
+        return True
+    assert text
+    assert "\n" not in text
+    return False
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -379,6 +385,17 @@ def test_a_photo_with_wrong_bytes_is_refused_or_decoded(picture, encode, name):
             # Headers are where decoders break, so half of the damage goes there.
             damaged[draw.randrange(len(data) if draw.random() < 0.5 else min(len(data), 200))] = draw.randrange(256)
         decode_or_refuse(bytes(damaged))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "GIF", "WEBP", "lzw"])
+def test_a_photo_whose_pixels_are_overwritten_is_refused(picture, encode, name):
+    data = encoded(picture, encode, name)
+    middle = len(data) // 2
+    damaged = data[: middle - 100] + b"\xff" * 200 + data[middle + 100 :]
+    for read in (lambda: images.decode(damaged, 16), lambda: images.whole(damaged)):
+        with pytest.raises(PhotoError, match="damaged"):
+            read()
 
 
 def test_a_damaged_pillow_image_is_refused_like_its_file(picture, encode):

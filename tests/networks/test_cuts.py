@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import keras
 import numpy as np
 import pytest
@@ -40,7 +42,7 @@ def test_the_stages_in_turn_are_the_whole(member, small, photos):
     images = photos(2, BASES[member].smallest)
     whole = np.asarray(model(images))
     ends = [model.input, *(cut.tensor for cut in stages(model)), model.output]
-    parts = [keras.Model(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    parts = [keras.Model(start, end) for start, end in pairwise(ends)]
 
     for part in parts:
         images = part(images)
@@ -78,7 +80,7 @@ def test_stages_are_the_same_at_every_size(member, graph):
 def test_every_stage_has_something_to_train(member, graph):
     model = graph(member, BASES[member].image_size)
     ends = [model.input, *(cut.tensor for cut in stages(model)), features(model)]
-    parts = [keras.Model(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    parts = [keras.Model(start, end) for start, end in pairwise(ends)]
 
     assert all(_learning(part.layers) for part in parts)
     assert sum(len(_learning(part.layers)) for part in parts) == len(_learning(model.layers)) - 1  # the head

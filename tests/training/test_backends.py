@@ -1,0 +1,43 @@
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import sys, keras, kerastk
+assert keras.backend.backend() == sys.argv[3]
+recipe = kerastk.Finetune(
+    data=sys.argv[1], runs=sys.argv[2], base="mobilenet_0.25", weights="none", image_size=32, augment="light", epochs=1,
+    threads=2,
+)
+run = kerastk.train(recipe, show=False)
+again = kerastk.Finetune(data=sys.argv[1], runs=sys.argv[2], weights=str(run.path), head_epochs=1, epochs=1, unfreeze=1)
+run = kerastk.train(again, show=False)
+answers = kerastk.load(run)([sys.argv[1] + "/0/0.png", sys.argv[1] + "/1/0.png"], top=4)
+assert all(abs(sum(answer.probability for answer in each) - 1) < 1e-5 for each in answers)
+print(answers[0][0].label, f"{answers[0][0].probability:.6f}", run.path)
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_small_run_from_end_to_end(backend, digits, tmp_path):
+    wanted = os.environ.get("KERAS_BACKEND", "jax")
+    if backend != wanted or importlib.util.find_spec(backend) is None:
+        pytest.skip(f"runs where KERAS_BACKEND={backend} and {backend} is installed")
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(digits), str(tmp_path), backend],
+        capture_output=True, text=True, env=os.environ | {"KERAS_BACKEND": backend},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    label, probability, path = done.stdout.split()[-3:]
+
+    # The model answers the same on TensorFlow.
+    code = "import sys, kerastk; print(*kerastk.load(sys.argv[1])(sys.argv[2]))"
+    other = subprocess.run(
+        [sys.executable, "-c", code, path, str(digits / "0" / "0.png")],
+        capture_output=True, text=True, check=True, env=os.environ | {"KERAS_BACKEND": "tensorflow"},
+    )  # fmt: skip
+    assert other.stdout.split()[0] == label
+    assert float(other.stdout.split()[1]) == pytest.approx(float(probability), abs=1e-4)
