@@ -65,9 +65,9 @@ def start_backend() -> None:
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            import keras
+            from kerastk.training.device import choose_device
 
-            keras.distribution.list_devices("gpu")
+            choose_device("auto")
         except BaseException:
             held.seek(0)
             os.write(kept, held.read())

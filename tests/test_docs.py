@@ -27,7 +27,7 @@ def test_links_lead_somewhere(path):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_and_option_that_is_shown_exists(path):
-    for line in re.findall(r"^(?: {4}|\$ )?(kerastk [a-z].*)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+    for line in re.findall(r"^ {4}(kerastk [a-z].*)$", path.read_text(encoding="utf-8"), re.MULTILINE):
         words = line.split("#")[0].split()
         command = commands.commands[words[1]]
         if words[1] == "train":

@@ -17,7 +17,11 @@ def choose_device(wanted: str) -> str:
     Raises:
         RecipeError: there is no such GPU.
     """
-    gpus = [name.rpartition(":")[2] for name in keras.distribution.list_devices("gpu")]
+    try:
+        gpus = [name.rpartition(":")[2] for name in keras.distribution.list_devices("gpu")]
+    except RuntimeError:
+        # JAX raises where TensorFlow gives an empty list.
+        gpus = []
     if wanted == "cpu" or (wanted == "auto" and not gpus):
         return "cpu"
     number = wanted.partition(":")[2] or "0"

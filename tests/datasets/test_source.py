@@ -710,9 +710,6 @@ def test_a_tfds_data_set(tfds_folder, monkeypatch):
         open_source("tfds:kerastk_tiny:9.9.9")
 
 
-@pytest.mark.xfail(
-    raises=ModuleNotFoundError, strict=True, reason="tensorflow-datasets 4.9.10 does not declare importlib_resources"
-)
 def test_data_sets_that_come_with_tfds_know_their_downloads(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     assert tfds.builder("mnist", data_dir=tmp_path).url_infos
