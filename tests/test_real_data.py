@@ -1,0 +1,77 @@
+"""On real photos and real ImageNet weights, where they are at hand (see CONTRIBUTING.md)."""
+
+import numpy as np
+import pytest
+
+import kerastk
+
+WEIGHTS = "mobilenet_v2_1.0_224_notop.weights.h5"
+
+
+def available(shared, *names):
+    paths = [shared / name for name in names]
+    for path in paths:
+        if not path.exists():
+            pytest.skip(f"no {path.name} in the folder of shared data")
+    return [str(path) for path in paths]
+
+
+def test_weather4_trains_and_every_photo_is_used_or_listed(shared, tmp_path):
+    data, weights = available(shared, "data/weather4.zip", "weights/mobilenet_v2_0.35_224_notop.weights.h5")
+    run = kerastk.train(
+        kerastk.Finetune(
+            data=data, base="mobilenet_v2_0.35", weights=weights, image_size=96, unfreeze="head", head_epochs=4,
+            runs=str(tmp_path),
+        ),
+        show=False,
+    )  # fmt: skip
+    kinds = {}
+    for finding in run.data["findings"]:
+        kinds.setdefault(finding["kind"], []).append(finding)
+    assert len(run.data["files"]) + len(run.data["set_aside"]) == 250
+    # GIFs and PNGs under a .jpg name are used, and said to be what they are.
+    assert {finding["text"] for finding in kinds["suffix"]} == {"it is GIF", "it is PNG"} or kinds["suffix"]
+    used = {file["path"] for file in run.data["files"]}
+    assert {finding["paths"][0] for finding in kinds["suffix"]} <= used
+    assert run.metrics["test"]["accuracy"] > 2 * run.metrics["test"]["majority_share"]
+
+
+def finetuned(shared, name, seed, folder):
+    data, weights = available(shared, f"data/{name}.zip", f"weights/{WEIGHTS}")
+    recipe = kerastk.Finetune(data=data, weights=weights, split_seed=seed, runs=str(folder))
+    return kerastk.train(recipe, show=False)
+
+
+@pytest.mark.slow
+def test_flowers5_reaches_91_percent_with_defaults(shared, tmp_path):
+    accuracies = [finetuned(shared, "flowers5", seed, tmp_path).metrics["test"]["accuracy"] for seed in range(3)]
+    assert np.mean(accuracies) >= 0.91, accuracies
+
+
+@pytest.mark.slow
+def test_caltech24_is_not_below_a_logistic_regression_on_features(shared, tmp_path):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    import keras
+    from kerastk.networks.classifier import classifier
+    from kerastk.networks.cuts import features
+
+    data, weights = available(shared, "data/caltech24.zip", f"weights/{WEIGHTS}")
+    whole = classifier("mobilenet_v2", classes=24, image_size=224, dropout=0.0, weights=weights)
+    base = keras.Model(whole.input, features(whole))
+    differences = []
+    for seed in range(3):
+        opened = kerastk.open_data(kerastk.Finetune(data=data, weights=weights, split_seed=seed, augment="none"))
+        sides = {}
+        for name in ("train", "test"):
+            split = getattr(opened, name)
+            pairs = [split.example(number) for number in range(len(split.photos))]
+            sides[name] = base.predict(np.stack([pixels for pixels, _ in pairs]), verbose=0), split.truth
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)).fit(*sides["train"])
+        run = finetuned(shared, "caltech24", seed, tmp_path)
+        photos = run.metrics["test"]["photos"]
+        differences.append(run.metrics["test"]["accuracy"] - probe.score(*sides["test"]))
+        error = np.sqrt(0.02 * 0.98 * 2 / photos)
+    assert np.mean(differences) >= -error / np.sqrt(3), differences
