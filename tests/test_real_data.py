@@ -50,11 +50,11 @@ def test_flowers5_reaches_91_percent_with_defaults(shared, tmp_path):
 
 @pytest.mark.slow
 def test_caltech24_is_not_below_a_logistic_regression_on_features(shared, tmp_path):
+    import keras
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    import keras
     from kerastk.networks.classifier import classifier
     from kerastk.networks.cuts import features
 
