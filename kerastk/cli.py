@@ -140,6 +140,8 @@ def _recipe_file(name: str) -> Path:
 
 
 def _train(recipe: Recipe, dry: bool, assert_accuracy: float | None) -> None:
+    if dry and assert_accuracy is not None:
+        raise RecipeError("--assert-accuracy has no effect with --dry-run; leave it out.")
     start_backend()
     if dry:
         from kerastk.screen import Screen

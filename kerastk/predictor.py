@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from kerastk.datasets.archive import open_archive
+from kerastk.datasets.files import is_hidden, read_file
 from kerastk.datasets.images import RESIZES, decode, from_pil
-from kerastk.datasets.source import is_hidden, natural_key, open_archive, read_file
+from kerastk.datasets.source import natural_key
 from kerastk.errors import DataError, PhotoError, RunError
+from kerastk.evaluation.scores import of_batch
 from kerastk.run import Run
 
 
@@ -92,9 +95,7 @@ class Predictor:
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities, (photos, classes) float32, for (photos, image_size, image_size, 3) uint8."""
-        from kerastk.training.trainer import answer
-
-        return answer(self.model, pixels, self.batch_size)
+        return of_batch(self.model, pixels, self.batch_size)
 
     def stream(
         self, inputs: Iterable[str | os.PathLike], *, top: int = 1, threads: int | None = None

@@ -174,8 +174,8 @@ def test_invariant_9_every_write_goes_through_the_atomic_one(small_run):
                 writes = called in writers - {"open"} or (called == "open" and any("w" in str(m) for m in modes))
                 if writes:
                     found.setdefault(path.relative_to(PACKAGE).as_posix(), set()).add(called)
-    # Pillow saves into memory in images; source unpacks into a folder that is renamed as a whole.
-    assert found == {"run.py": {"save"}, "datasets/images.py": {"save"}, "datasets/source.py": {"open"}}
+    # Pillow saves into memory in images; archive unpacks into a folder that is renamed as a whole.
+    assert found == {"run.py": {"save"}, "datasets/images.py": {"save"}, "datasets/archive.py": {"open"}}
     assert not [path for path in small_run.path.iterdir() if path.name.startswith(".")]
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kerastk.datasets.facts import THUMBNAIL, Facts, FactStore, examine, pixel_digest
+from kerastk.datasets.files import Finding
 from kerastk.datasets.images import SUFFIXES
-from kerastk.datasets.source import File, Finding, Source
+from kerastk.datasets.source import File, Source
 from kerastk.errors import PhotoError
 
 # Every kind of finding: what the user reads, and whether the file was meant as a photo and lost (counted by max_bad).

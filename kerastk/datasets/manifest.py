@@ -9,7 +9,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from kerastk.datasets.check import KINDS, Look, Photo
-from kerastk.datasets.source import SPLITS, Finding
+from kerastk.datasets.files import Finding
+from kerastk.datasets.source import SPLITS
 from kerastk.errors import DataError
 
 FORMAT = 1

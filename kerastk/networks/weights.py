@@ -91,7 +91,6 @@ def verify(base: Base, path: Path) -> str:
                 f"{path} is damaged: its {algorithm} is {found}, Keras's is {base.hash}. Delete it to fetch it again."
             )
         return "keras"
-    # Beside the weights' names the folder tells a mirror's file from the cache's.
     record = cache_folder() / "weights.json"
     try:
         known = dict(json.loads(record.read_text()))

@@ -1,14 +1,16 @@
 """Where a run computes, and in which arithmetic."""
 
 import contextlib
+import re
 
 import keras
 
 from kerastk.errors import RecipeError
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-# Layers that stay in float32 whatever the precision: the scaling of pixel values, the logits and the probabilities.
-_FLOAT32_LAYERS = ("scaling", "head", "probabilities")
+# What stays in float32 whatever the precision: the logits, the probabilities and the scaling of pixel values.
+_FLOAT32_NAMES = ("head", "probabilities")
+_FLOAT32_KINDS = (keras.layers.Rescaling, keras.layers.Normalization)
 
 
 def choose_device(wanted: str) -> str:
@@ -70,9 +72,9 @@ def _compute_capability(number: int) -> tuple[int, ...]:
     if backend == "jax":
         import jax
 
-        return tuple(
-            int(part) for part in str(getattr(jax.devices("gpu")[number], "compute_capability", "")).split(".")
-        )
+        named = str(getattr(jax.devices("gpu")[number], "compute_capability", ""))
+        # Not every accelerator names one.
+        return tuple(int(part) for part in named.split(".")) if re.fullmatch(r"\d+\.\d+", named) else ()
     import torch
 
     return torch.cuda.get_device_capability(number)
@@ -88,5 +90,5 @@ def set_precision(model: keras.Model, precision: str) -> None:
         if isinstance(layer, keras.Model):
             # ConvNeXt's stem and downsampling; a policy does not reach the layers inside by itself.
             set_precision(layer, precision)
-        elif layer.name not in _FLOAT32_LAYERS:
+        elif layer.name not in _FLOAT32_NAMES and not isinstance(layer, _FLOAT32_KINDS):
             layer.dtype_policy = POLICIES[precision]

@@ -77,11 +77,15 @@ def schedule(phase: Phase, steps_per_epoch: int) -> keras.optimizers.schedules.L
 
 
 def optimizer(
-    phase: Phase, steps_per_epoch: int, *, weight_decay: float, clipnorm: float
+    phase: Phase, steps_per_epoch: int, *, weight_decay: float, clipnorm: float, precision: str
 ) -> keras.optimizers.Optimizer:
-    """AdamW (arXiv:1711.05101) for the phase; decay spares biases and the scales of normalisation."""
+    """AdamW (arXiv:1711.05101) for the phase; decay spares biases and the scales of normalisation.
+
+    With float16 the loss is scaled (arXiv:1710.03740), and clipping works on the unscaled gradients. Keras does so by
+    itself only for models whose own policy is float16; here it is the layers'.
+    """
     made = keras.optimizers.AdamW(
         schedule(phase, steps_per_epoch), weight_decay=weight_decay, global_clipnorm=clipnorm or None
     )
     made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return made
+    return keras.optimizers.LossScaleOptimizer(made) if precision == "float16" else made

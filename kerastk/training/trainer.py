@@ -17,8 +17,8 @@ import numpy as np
 import kerastk
 from kerastk import tasks
 from kerastk.datasets.photos import PhotoData
-from kerastk.datasets.pipeline import Split
 from kerastk.errors import KerastkError, RunError
+from kerastk.evaluation import scores
 from kerastk.recipe import Recipe
 from kerastk.run import Run, next_name
 from kerastk.screen import Screen
@@ -154,7 +154,13 @@ def _train_phases(
             quicken_statistics(model, data.train.steps)
         fitted = prepare(model, phase)
         fitted.compile(
-            optimizer=optimizer(phase, data.train.steps, weight_decay=recipe.weight_decay, clipnorm=recipe.clipnorm),
+            optimizer=optimizer(
+                phase,
+                data.train.steps,
+                weight_decay=recipe.weight_decay,
+                clipnorm=recipe.clipnorm,
+                precision=recipe.precision,
+            ),
             **objective,
         )
         try:
@@ -188,19 +194,6 @@ def _fit(model: keras.Model, batches: grain.IterDataset, **arguments: Any) -> No
         model.fit(batches, verbose=0, shuffle=False, **arguments)
 
 
-def scores(model: keras.Model, split: Split) -> np.ndarray:
-    """The model's probabilities for all photos of a split in its order, (photos, classes) float32."""
-    return np.concatenate([answer(model, images, split.batch_size) for images, _ in split.batches(0, 1)])
-
-
-def answer(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Probabilities for at most `batch_size` photos; always computed on a full batch, so that equals get equals."""
-    missing = batch_size - len(images)
-    if missing:
-        images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
-    return np.asarray(model.predict_on_batch(images))[: batch_size - missing]
-
-
 def _measure(plan: Plan, run: Run, best: Best, rows: EpochRows, screen: Screen) -> dict[str, Any]:
     """The figures of validation and test by the best model; the only reading of the test split."""
     recipe, data = plan.recipe, plan.data
@@ -209,10 +202,10 @@ def _measure(plan: Plan, run: Run, best: Best, rows: EpochRows, screen: Screen) 
     metrics: dict[str, Any] = {
         "format": 1,
         "best": {"epoch": row["epoch"], "phase": row["phase"], MONITOR: best.value},
-        "validation": task.measure(data.val.truth, scores(plan.model, data.val), data.classes),
+        "validation": task.measure(data.val.truth, scores.of_split(plan.model, data.val), data.classes),
     }
     if data.test is not None:
-        found = scores(plan.model, data.test)
+        found = scores.of_split(plan.model, data.test)
         metrics["test"] = task.measure(data.test.truth, found, data.classes)
         run.write_predictions(
             [

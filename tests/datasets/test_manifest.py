@@ -7,8 +7,9 @@ import pytest
 
 from kerastk.datasets import manifest as module
 from kerastk.datasets.check import check
+from kerastk.datasets.files import Finding
 from kerastk.datasets.manifest import settle
-from kerastk.datasets.source import Finding, open_source
+from kerastk.datasets.source import open_source
 from kerastk.errors import DataError
 
 THIRDS = (0.7, 0.15, 0.15)

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from kerastk.datasets import source
+from kerastk.datasets import archive as archives
+from kerastk.datasets import files
 from kerastk.datasets.images import whole
 from kerastk.datasets.source import SPLIT_NAMES, natural_key, open_source, run_name
 from kerastk.errors import DataError, PhotoError
@@ -267,7 +268,7 @@ def test_what_may_not_be_read_is_named(tree):
 def test_a_file_that_is_gone_or_too_large(tree, monkeypatch):
     root = tree(SIMPLE)
     opened = open_source(root)
-    monkeypatch.setattr(source, "MAX_BYTES", 1)
+    monkeypatch.setattr(files, "MAX_BYTES", 1)
     with pytest.raises(PhotoError, match="limit") as caught:
         opened.read("cat/1.jpg")
     assert caught.value.kind == "oversized"
@@ -299,9 +300,9 @@ def test_data_of_no_kind(tree):
 
 
 def test_folders_without_classes(tree):
-    for name, files in {"empty": {}, "flat": {"1.jpg": b"", "2.jpg": b""}, "texts": {"README.md": b""}}.items():
+    for name, content in {"empty": {}, "flat": {"1.jpg": b"", "2.jpg": b""}, "texts": {"README.md": b""}}.items():
         with pytest.raises(DataError, match=rf"Expected {name}/<class>/"):
-            open_source(tree(files, name))
+            open_source(tree(content, name))
 
 
 # Archives.
@@ -406,7 +407,7 @@ def test_a_name_that_stands_in_a_zip_twice_is_one_file(tmp_path):
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 def test_a_member_over_the_byte_limit_is_named(tmp_path, kind, monkeypatch):
     packed = pack(kind, tmp_path, SIMPLE | {"cat/large.jpg": bytes(100)})
-    monkeypatch.setattr(source, "MAX_BYTES", 99)
+    monkeypatch.setattr(archives, "MAX_BYTES", 99)
     for _ in range(2):
         opened = open_source(packed)
         assert contents(opened) == SIMPLE
@@ -415,13 +416,13 @@ def test_a_member_over_the_byte_limit_is_named(tmp_path, kind, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 def test_an_archive_of_too_many_files_is_refused(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(source, "MAX_FILES", 2)
+    monkeypatch.setattr(archives, "MAX_FILES", 2)
     with pytest.raises(DataError, match="more than 2 files"):
         open_source(pack(kind, tmp_path, SIMPLE | {"dog/2.jpg": b""}))
 
 
 def test_a_compressed_tar_that_unpacks_to_too_much_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "MAX_UNPACKED", 1000)
+    monkeypatch.setattr(archives, "MAX_UNPACKED", 1000)
     cache = tmp_path / "cache"
     monkeypatch.setenv("KERASTK_CACHE", str(cache))
     with pytest.raises(DataError, match="unpack it yourself"):

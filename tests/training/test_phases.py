@@ -6,6 +6,7 @@ import pytest
 
 from kerastk.networks.classifier import classifier
 from kerastk.networks.cuts import cut_for, split_at, stages
+from kerastk.training.device import set_precision
 from kerastk.training.phases import Phase, optimizer, prepare, schedule
 
 PHOTOS = np.random.default_rng(7).integers(0, 256, (8, 32, 32, 3), "uint8")
@@ -34,7 +35,7 @@ def _classifier(base="mobilenet_v2_0.35", dropout=0.0):
 def _fit(model, phase, *, eagerly=True):
     fitted = prepare(model, phase)
     fitted.compile(
-        optimizer(phase, 2, weight_decay=0.01, clipnorm=1.0),
+        optimizer(phase, 2, weight_decay=0.01, clipnorm=1.0, precision="float32"),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         run_eagerly=eagerly,
     )
@@ -189,7 +190,7 @@ def test_weight_decay_spares_biases_and_the_scales_of_normalisation():
         ]
     )
     before = _values(model)
-    made = optimizer(_phase("all", learning_rate=0.1), 10, weight_decay=0.5, clipnorm=0.0)
+    made = optimizer(_phase("all", learning_rate=0.1), 10, weight_decay=0.5, clipnorm=0.0, precision="float32")
     # With gradients of zero only the decay moves anything.
     made.apply([keras.ops.zeros_like(each) for each in model.trainable_weights], model.trainable_weights)
 
@@ -203,7 +204,7 @@ def test_weight_decay_spares_biases_and_the_scales_of_normalisation():
 def test_the_head_of_a_real_network_is_decayed_and_its_bias_is_not(model):
     before = _values(model)
     trained = prepare(model, _phase("all", fresh=True)).trainable_weights
-    made = optimizer(_phase("all", learning_rate=1e-4), 10, weight_decay=0.5, clipnorm=1.0)
+    made = optimizer(_phase("all", learning_rate=1e-4), 10, weight_decay=0.5, clipnorm=1.0, precision="float32")
     made.apply([keras.ops.zeros_like(each) for each in trained], trained)
     assert _changed(model, before) == {path for path in before if path.endswith("kernel")}
 
@@ -211,7 +212,9 @@ def test_the_head_of_a_real_network_is_decayed_and_its_bias_is_not(model):
 def test_gradients_are_clipped_by_their_norm_over_all_weights():
     def moved(clipnorm):
         weights = [keras.Variable([0.0, 0.0], name="kernel"), keras.Variable([0.0], name="kernel_again")]
-        made = optimizer(_phase("all", epochs=100, learning_rate=1e-3), 100, weight_decay=0.0, clipnorm=clipnorm)
+        made = optimizer(
+            _phase("all", epochs=100, learning_rate=1e-3), 100, weight_decay=0.0, clipnorm=clipnorm, precision="float32"
+        )
         made.apply([keras.ops.array([3000.0, 0.0]), keras.ops.array([4000.0])], weights)
         made.apply([keras.ops.array([0.6, 0.0]), keras.ops.array([0.8])], weights)
         return np.concatenate([np.array(each) for each in weights])
@@ -220,4 +223,20 @@ def test_gradients_are_clipped_by_their_norm_over_all_weights():
     np.testing.assert_allclose(moved(1.0), [-2e-3, 0, -2e-3], rtol=1e-3)
     # Unclipped the second is as nothing beside the first.
     np.testing.assert_allclose(moved(0.0)[[0, 2]], [-1.67e-3, -1.67e-3], rtol=1e-2)
-    assert optimizer(_phase("all"), 10, weight_decay=0.0, clipnorm=0.0).global_clipnorm is None
+    assert optimizer(_phase("all"), 10, weight_decay=0.0, clipnorm=0.0, precision="float32").global_clipnorm is None
+
+
+def test_float16_scales_the_loss_and_trains():
+    phase = _phase("all", learning_rate=1e-3)
+    made = optimizer(phase, 10, weight_decay=0.0, clipnorm=1.0, precision="float16")
+    assert isinstance(made, keras.optimizers.LossScaleOptimizer)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(keras.layers.Dense(4)(inputs)))
+    set_precision(model, "float16")
+    model.compile(made, loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+    before = np.array(model.layers[1].kernel)
+    model.fit(np.ones((8, 4), "float32"), np.eye(3, dtype="float32")[[0, 1, 2, 0, 0, 0, 0, 0]], verbose=0)
+    after = np.array(model.layers[1].kernel)
+    assert np.isfinite(after).all()
+    # Unscaled again before the step: a step of AdamW is at most about its learning rate.
+    assert 0 < np.abs(after - before).max() < 2e-3
