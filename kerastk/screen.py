@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -41,6 +41,8 @@ class Screen:
 
     def plan(self, plan: "Plan") -> None:
         """What will be trained on what."""
+        import keras
+
         manifest, recipe = plan.data.manifest, plan.recipe
         names = [name for name in manifest.splits if manifest.splits[name]]
         counts = {name: manifest.counts(name) for name in names}
@@ -59,7 +61,6 @@ class Screen:
             self.console.print(f"note     {escape(note)}")
         self._findings_line(plan.data.look, len(manifest.set_aside))
         self._epochs = sum(phase.epochs for phase in plan.phases)
-        backend = __import__("keras").backend.backend()
         self.console.print(
             f"network  {recipe.base}, {recipe.image_size} px, weights {escape(str(recipe.weights))}; "
             f"{plan.model.count_params():,} parameters"
@@ -71,7 +72,9 @@ class Screen:
                 f"phase    {phase.name}: {what}, {plan.trainable[phase.name]:,} trainable parameters, "
                 f"{phase.epochs} epochs, learning rate {phase.learning_rate:g}"
             )
-        self.console.print(f"device   {plan.device} ({backend}), {recipe.precision}: {escape(plan.precision_reason)}")
+        self.console.print(
+            f"device   {plan.device} ({keras.backend.backend()}), {recipe.precision}: {escape(plan.precision_reason)}"
+        )
 
     def _findings_line(self, look: Look, set_aside: int) -> None:
         if look.findings:
@@ -132,16 +135,32 @@ class Screen:
         return Batches()
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """A line for an epoch."""
+        """A line for an epoch, under a head at the first; `left` is the longest it can take."""
         self.close()
+        if row["epoch"] == 1:
+            head = ("epoch", "phase", "loss", "acc", "val loss", "val acc", "lr", "photos/s", "wait", "left")
+            self._line(head)
         left = (time.perf_counter() - self._begin) / row["epoch"] * (self._epochs - row["epoch"])
-        self.console.print(
-            f"{row['epoch']:3d}/{self._epochs} {row['phase']:8s} loss {row['loss']:.3f}  "
-            f"accuracy {row['accuracy']:.3f}  val: cross-entropy {row['val_cross_entropy']:.3f}  "
-            f"accuracy {row['val_accuracy']:.3f}  lr {row['learning_rate']:.1e}  "
-            f"{row['photos_per_second']:.0f} photos/s  waiting {100 * row['wait_share']:.0f} %  "
-            f"at most {_duration(left)} left"
+        cells = (
+            f"{row['epoch']}/{self._epochs}",
+            row["phase"],
+            f"{row['loss']:.3f}",
+            f"{row['accuracy']:.3f}",
+            f"{row['val_cross_entropy']:.3f}",
+            f"{row['val_accuracy']:.3f}",
+            f"{row['learning_rate']:.1e}",
+            f"{row['photos_per_second']:.0f}",
+            f"{100 * row['wait_share']:.0f} %",
+            _duration(left),
         )
+        self._line(cells)
+
+    def _line(self, cells: Iterable[str]) -> None:
+        widths = (-7, -8, 6, 6, 8, 8, 8, 9, 5, 7)
+        texts = (
+            text.ljust(-width) if width < 0 else text.rjust(width) for text, width in zip(cells, widths, strict=True)
+        )
+        self.console.print(" ".join(texts))
 
     def finished(self, run: "Run", metrics: dict[str, Any]) -> None:
         """The figures, and how to use the model."""

@@ -112,9 +112,15 @@ def _from_tree(name: str, names: list[str], findings: list[Finding], read: Calla
             break
         # Archives often hold everything in one folder.
         depth += 1
-    by_split = bool(top) and all(each.lower() in SPLIT_NAMES for each in top) and any(
-        len(tree) > depth + 2 for tree in photos
-    )  # fmt: skip
+    deep = {tree[depth] for tree in photos if len(tree) > depth + 2}
+    by_split = any(each.lower() in SPLIT_NAMES for each in deep)
+    neither = sorted(each for each in top if each.lower() not in SPLIT_NAMES)
+    if by_split and neither:
+        split = max(each for each in deep if each.lower() in SPLIT_NAMES)
+        raise DataError(
+            f"{name}: {split!r} looks like a split with class folders, {neither[0]!r} like a class. Take the one out, or "
+            "rename it to train, val or test."
+        )
     wrapping = photos[0][:depth] if photos else ()
     files = []
     for each, tree in zip(names, trees, strict=True):

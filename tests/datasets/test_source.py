@@ -149,6 +149,11 @@ def test_texts_beside_the_photos_change_no_class_and_no_split(tree, files):
     assert set(labels(opened)) == set(wrapped)
 
 
+def test_a_folder_of_photos_beside_given_splits_is_neither_class_nor_split(tree):
+    with pytest.raises(DataError, match=r"'val' looks like a split with class folders, 'new' like a class"):
+        open_source(tree(GIVEN | {"new/1.jpg": b"x"}))
+
+
 def test_texts_beside_given_splits(tree):
     opened = open_source(tree(GIVEN | {"docs/list.txt": b"", "labels.csv": b""}))
     assert opened.classes == ["cat", "dog"]
