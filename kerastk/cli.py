@@ -280,9 +280,9 @@ def bases() -> None:
 def list_recipes() -> None:
     """List the shipped recipes."""
     for name in recipes.names():
+        # The head of a recipe: its command, an empty line, then what it is in a line.
         lines = (recipes.folder() / f"{name}.toml").read_text(encoding="utf-8").splitlines()
-        about = " ".join(line.strip("# ") for line in lines[2 : lines.index("")])
-        click.echo(f"{name:12s} {about.split('. ')[0].rstrip('.')}.")
+        click.echo(f"{name:12s} {lines[2].removeprefix('# ')}")
 
 
 @commands.group()

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import kerastk
 from kerastk import recipes
-from kerastk.recipe import Recipe, dump, parse
+from kerastk.demo import write_digits
+from kerastk.recipe import Recipe, dump, load, parse
+from kerastk.screen import Screen
+from kerastk.training.trainer import plan
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +38,25 @@ def test_a_shipped_recipe_dumps_what_its_file_says():
     for name in recipes.names():
         kind, given = parse(recipes.folder() / f"{name}.toml")
         assert dump(kind(**given)) == dump(getattr(recipes, name))
+
+
+def test_the_demos_recipe_takes_its_first_epoch(tmp_path):
+    paths = write_digits(tmp_path / "digits")
+    assert len(paths) == 1797
+    assert len({path.parent.name for path in paths}) == 10
+    recipe = load(
+        recipes.folder() / "digits.toml", data=str(tmp_path / "digits"), epochs=1, image_size=32, runs=str(tmp_path)
+    )
+    run = kerastk.train(recipe, show=False)
+    assert run.metrics["test"]["photos"] == 269
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.names() if name != "digits"])
+def test_every_other_recipe_can_be_planned(name, digits, tmp_path):
+    recipe = load(recipes.folder() / f"{name}.toml", data=str(digits), runs=str(tmp_path))
+    settled = plan(recipe, screen=Screen(show=False), dry=True)
+    assert [phase.name for phase in settled.phases] in (["head"], ["head", "finetune"])
+    assert all(count > 0 for count in settled.trainable.values())
 
 
 def test_the_wheel_holds_the_recipes(tmp_path):

@@ -118,8 +118,8 @@ def _from_tree(name: str, names: list[str], findings: list[Finding], read: Calla
     if by_split and neither:
         split = max(each for each in deep if each.lower() in SPLIT_NAMES)
         raise DataError(
-            f"{name}: {split!r} looks like a split with class folders, {neither[0]!r} like a class. Take the one out, or "
-            "rename it to train, val or test."
+            f"{name}: {split!r} looks like a split with class folders, {neither[0]!r} like a class. Take the one out, "
+            "or rename it to train, val or test."
         )
     wrapping = photos[0][:depth] if photos else ()
     files = []
