@@ -24,10 +24,12 @@ _HOMES = {
     "open_data": "kerastk.library",
     "check": "kerastk.library",
 }
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", "recipes", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "recipes":
+        return importlib.import_module("kerastk.recipes")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'kerastk' has no attribute {name!r}")

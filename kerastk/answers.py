@@ -84,14 +84,17 @@ def _parquet(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
 
         def put(prediction: Prediction) -> None:
             row = _row(prediction)
-            # A file name need not be UTF-8; Arrow's strings must be.
-            row["path"] = row["path"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-            rows.append(row)
+            rows.append({key: _utf8(value) if isinstance(value, str) else value for key, value in row.items()})
             if len(rows) >= _PARQUET_ROWS:
                 flush()
 
         yield put
         flush()
+
+
+def _utf8(text: str) -> str:
+    # The name of a file or class need not be UTF-8; Arrow's strings must be.
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:

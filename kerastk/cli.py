@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 import kerastk
 from kerastk import recipes
-from kerastk.errors import GateError, KerastkError, RecipeError
+from kerastk.errors import DataError, GateError, KerastkError, RecipeError
 from kerastk.options import RecipeCommand, given
 from kerastk.recipe import Finetune, Recipe, construct, dump, parse
 
@@ -28,21 +29,20 @@ def commands() -> None:
 
 def main() -> None:
     """Entry point: runs a command and turns errors into one line on standard error and an exit code."""
+    # A photo over the limit is refused with its name; Pillow's own warning tells less.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     try:
         commands.main(standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        click.echo("stopped", err=True)
-        sys.exit(130)
+        # Ctrl-C, as click tells it.
+        _fail("stopped", 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except KerastkError as error:
         _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        # `kerastk bases | head`: the reader has what it wanted.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError:
+        _fail("out of memory; try a smaller --batch-size, fewer --threads or a smaller --image-size", 2)
     except OSError as error:
         where = f": {error.filename!r}" if error.filename else ""
         _fail(f"{error.strerror or error}{where}", 2)
@@ -159,7 +159,8 @@ def _train(recipe: Recipe, dry: bool, assert_accuracy: float | None) -> None:
 
 
 def _gate(accuracy: float, wanted: float) -> None:
-    if accuracy < wanted:
+    # Also for a NaN, which compares as false either way.
+    if not accuracy >= wanted:
         raise GateError(f"accuracy {accuracy:.4f} is below the demanded {wanted:g}.")
 
 
@@ -175,6 +176,7 @@ def predict(run: str, inputs: tuple[str, ...], out: Path | None, top: int, threa
     PHOTOS are files, folders and archives. There is a row for each file; one that cannot be read has its error there.
     """
     from kerastk.answers import check_ending, table
+    from kerastk.screen import printable
 
     if out is not None:
         # Before the model is loaded, which takes seconds.
@@ -186,7 +188,7 @@ def predict(run: str, inputs: tuple[str, ...], out: Path | None, top: int, threa
     if out is None:
         for prediction in found:
             answers = "  ".join(f"{label} {probability:.3f}" for label, probability in prediction.answers)
-            click.echo(f"{_printable(prediction.path)}\t{answers or 'error: ' + prediction.error}")
+            click.echo(f"{printable(prediction.path)}\t{printable(answers) or 'error: ' + prediction.error}")
         return
     done = bad = 0
     with table(out, top) as put:
@@ -194,11 +196,9 @@ def predict(run: str, inputs: tuple[str, ...], out: Path | None, top: int, threa
             put(prediction)
             done += 1
             bad += bool(prediction.error)
+        if not done:
+            raise DataError(f"there is no file in {', '.join(map(repr, inputs))}.")
     click.echo(f"{done} photos, {bad} unreadable -> {out}")
-
-
-def _printable(path: str) -> str:
-    return path if path.isprintable() else repr(path)[1:-1]
 
 
 @commands.command()
@@ -223,8 +223,8 @@ def evaluate(run: str, data: str, out: Path | None, assert_accuracy: float | Non
     screen.figures("all", figures)
     if figures["trained_on"]:
         screen.warn(
-            f"the model was trained on {figures['trained_on']} of these {figures['photos']} photos (by content); the "
-            "figures flatter it."
+            f"the model was trained on {figures['trained_on']} of these {figures['photos']} photos, or chosen by them "
+            "(by content); the figures flatter it."
         )
         if "unseen" in figures:
             screen.figures("unseen", figures["unseen"])

@@ -17,11 +17,14 @@ def build(recipe: Recipe, *, data: Any = None) -> keras.Model:
 
     The classes are those of the recipe's data (or of `data`, a list or data frame in its stead).
 
+    Weights that are not pretrained follow from the recipe's seed. Precision and device are yours to choose.
+
     >>> model = kerastk.build(recipe)
     >>> model.compile("adam", "categorical_crossentropy")
     """
     task = tasks.of(recipe)
     recipe = task.settle_base(recipe)
+    keras.utils.set_random_seed(recipe.seed)
     return task.build(recipe, task.source_of(recipe, data).classes)
 
 

@@ -2,18 +2,18 @@
 
 import itertools
 import os
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from kerastk.datasets.archive import open_archive
-from kerastk.datasets.files import is_hidden, read_file
+from kerastk.datasets.archive import ARCHIVE, open_archive
+from kerastk.datasets.files import Finding, folder_reader, read_file, walk
 from kerastk.datasets.images import RESIZES, decode, from_pil
 from kerastk.datasets.source import natural_key
 from kerastk.errors import DataError, PhotoError, RunError
@@ -150,28 +150,44 @@ def load(run: str | os.PathLike | Run) -> Predictor:
     return Predictor(run if isinstance(run, Run) else Run.open(run))
 
 
-def photos(inputs: Iterable[str | os.PathLike]) -> Iterator[tuple[str, Any]]:
+def photos(inputs: Iterable[str | os.PathLike]) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """(name, a function that reads its bytes) for every file of `inputs`: files, folders and their folders, archives.
 
+    What cannot be listed or read has a function that raises PhotoError; hidden files are left out.
+
     Raises:
-        DataError: an input does not exist.
+        DataError: an input does not exist (found before anything else is done).
     """
-    for each in inputs:
-        path = Path(each)
-        if path.is_dir():
-            for folder, folders, files in os.walk(path):
-                folders[:] = sorted((name for name in folders if not is_hidden(name)), key=natural_key)
-                for name in sorted((name for name in files if not is_hidden(name)), key=natural_key):
-                    file = Path(folder, name)
-                    yield str(file), lambda file=file: read_file(file)
-        elif not path.exists():
+    paths = [Path(each) for each in inputs]
+    for path in paths:
+        if not path.exists():
             raise DataError(f"no file or folder {str(path)!r}.")
-        elif path.is_file() and (zipfile.is_zipfile(path) or ".tar" in path.suffixes or path.suffix == ".tgz"):
-            names, _, read = open_archive(path)
-            for name in names:
-                yield f"{path}/{name}", lambda name=name, read=read: read(name)
+    for path in paths:
+        if path.is_dir():
+            yield from _listed(path, *walk(path), folder_reader(path))
+        elif path.is_file() and ARCHIVE.search(path.name):
+            try:
+                listing = open_archive(path)
+            except DataError as error:
+                yield str(path), partial(_refuse, str(error))
+            else:
+                yield from _listed(path, *listing)
         else:
-            yield str(path), lambda path=path: read_file(path)
+            yield str(path), partial(read_file, path)
+
+
+def _listed(
+    root: Path, names: list[str], findings: list[Finding], read: Callable[[str], bytes]
+) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    for name in sorted(names, key=natural_key):
+        yield f"{root}/{name}", partial(read, name)
+    for finding in findings:
+        if finding.kind not in ("hidden", "empty-folder"):
+            yield f"{root}/{finding.paths[0]}", partial(_refuse, finding.text)
+
+
+def _refuse(reason: str) -> bytes:
+    raise PhotoError(reason, "unreadable")
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

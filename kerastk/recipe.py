@@ -75,7 +75,7 @@ class Recipe:
     batch_size: int = option(32, "Photos a step.", group="training", low=1, high=65_536, common=True)
     learning_rate: float | None = option(
         None, "Peak learning rate of the main phase.", group="training",
-        auto="0.0005; 0.001 with --weights none", low=1e-9, high=10, common=True,
+        auto="0.0001; 0.001 with --weights none", low=1e-9, high=10, common=True,
     )  # fmt: skip
     warmup_epochs: float | None = option(
         None, "Linear rise of the learning rate at the start of the main phase.", group="training",
@@ -160,7 +160,7 @@ class Finetune(Recipe):
         choices=("none", "light", "strong"), common=True,
     )  # fmt: skip
     max_bad: float | None = option(
-        None, "Share of unreadable photos that is set aside before the run stops.",
+        None, "Share of unreadable photos that is set aside before the run stops, like 0.01 or 1%.",
         group="data", auto=str(MAX_BAD), low=0, high=1,
     )  # fmt: skip
     strict: bool = option(False, "Refuse the data at any finding of `kerastk check`.", group="data")
@@ -179,12 +179,14 @@ class Finetune(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.unfreeze, str):
-            if self.unfreeze.isdecimal():
+            if self.unfreeze.isdecimal() and len(self.unfreeze) < 4:
                 object.__setattr__(self, "unfreeze", int(self.unfreeze))
             elif self.unfreeze not in ("head", "all"):
                 raise RecipeError(f"unfreeze must be head, all or a number of stages; got {self.unfreeze!r}.")
-        if self.unfreeze == 0:
-            raise RecipeError("unfreeze must be at least 1 stage; got 0. For the head alone: head.")
+        if isinstance(self.unfreeze, int) and self.unfreeze < 1:
+            raise RecipeError(f"unfreeze must be at least 1 stage; got {self.unfreeze}. For the head alone: head.")
+        if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs >= self.epochs:
+            raise RecipeError(f"warmup_epochs must be below epochs, {self.epochs}; got {self.warmup_epochs:g}.")
         if self.weights == "none":
             self._refuse(("head_epochs", "head_learning_rate", "unfreeze"), "with weights none (one phase trains all)")
         if self.unfreeze == "head":
@@ -223,7 +225,7 @@ class Finetune(Recipe):
         if values.get("unfreeze") != "head":
             epochs = _or(self.epochs, 30 if fresh else 12)
             values["epochs"] = epochs
-            values["learning_rate"] = _or(self.learning_rate, 1e-3 if fresh else 5e-4)
+            values["learning_rate"] = _or(self.learning_rate, 1e-3 if fresh else 1e-4)
             values["warmup_epochs"] = _or(self.warmup_epochs, float(min(1.0, epochs / 10)))
         return dataclasses.replace(self, **values)
 
@@ -248,11 +250,12 @@ def split_fractions(split: str) -> tuple[float, float, float]:
 def parse(path: str | os.PathLike) -> tuple[type[Recipe], dict[str, Any]]:
     """The task's class and the given fields of a TOML file, not yet checked against each other."""
     try:
-        text = Path(path).read_bytes().decode("utf-8")
+        # A folder's name need not be UTF-8, and stands in the recipe as it is.
+        text = Path(path).read_bytes().decode("utf-8", "surrogateescape")
         table = tomllib.loads(text)
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {os.fspath(path)!r}: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{os.fspath(path)} is not TOML: {error}") from None
     task = table.pop("task", None)
     if task not in TASKS:

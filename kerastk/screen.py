@@ -1,7 +1,6 @@
 """All that kerastk prints while it works: tables on a terminal, plain lines elsewhere."""
 
 import contextlib
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,15 @@ if TYPE_CHECKING:
     from kerastk.training.trainer import Plan
 
 
+def printable(text: str) -> str:
+    """The text for a terminal or a picture: what is not printable (a name need not be UTF-8) as escapes."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _shown(text: str) -> str:
+    return escape(printable(text))
+
+
 class Screen:
     """Where a run shows itself. With `show` false nothing is printed."""
 
@@ -27,7 +35,6 @@ class Screen:
         self.console = Console(quiet=not show, soft_wrap=not Console().is_terminal, highlight=False)
         self._progress: Progress | None = None
         self._epochs = 0
-        self._begin = time.perf_counter()
 
     @contextlib.contextmanager
     def checking(self, name: str) -> Iterator[Callable[[int, int], None]]:
@@ -52,17 +59,17 @@ class Screen:
             table.add_column(name, justify="right")
         shown = manifest.classes if len(manifest.classes) <= 30 else manifest.classes[:27]
         for label in shown:
-            table.add_row(escape(label), *(str(counts[name][label]) for name in names))
+            table.add_row(_shown(label), *(str(counts[name][label]) for name in names))
         if len(shown) < len(manifest.classes):
             table.add_row(f"... {len(manifest.classes) - len(shown)} more", *("" for _ in names))
         table.add_row("all", *(str(sum(counts[name].values())) for name in names), style="bold")
         self.console.print(table)
         for note in manifest.notes:
-            self.console.print(f"note     {escape(note)}")
+            self.console.print(f"note     {_shown(note)}")
         self._findings_line(plan.data.look, len(manifest.set_aside))
         self._epochs = sum(phase.epochs for phase in plan.phases)
         self.console.print(
-            f"network  {recipe.base}, {recipe.image_size} px, weights {escape(str(recipe.weights))}; "
+            f"network  {recipe.base}, {recipe.image_size} px, weights {_shown(str(recipe.weights))}; "
             f"{plan.model.count_params():,} parameters"
         )
         for phase in plan.phases:
@@ -73,7 +80,7 @@ class Screen:
                 f"{phase.epochs} epochs, learning rate {phase.learning_rate:g}"
             )
         self.console.print(
-            f"device   {plan.device} ({keras.backend.backend()}), {recipe.precision}: {escape(plan.precision_reason)}"
+            f"device   {plan.device} ({keras.backend.backend()}), {recipe.precision}: {_shown(plan.precision_reason)}"
         )
 
     def _findings_line(self, look: Look, set_aside: int) -> None:
@@ -93,7 +100,7 @@ class Screen:
         for kind, found in by_kind.items():
             first = found[0]
             example = " = ".join(first.paths[:2]) + (f" ({first.text})" if first.text else "")
-            table.add_row(KINDS[kind][0], str(len(found)), escape(example))
+            table.add_row(KINDS[kind][0], str(len(found)), _shown(example))
         counts = Counter(photo.label for photo in look.photos)
         sizes = sorted(counts[name] for name in look.source.classes)
         self.console.print(
@@ -107,9 +114,8 @@ class Screen:
 
     def started(self, run: "Run") -> None:
         """The run folder is there."""
-        self._begin = time.perf_counter()
-        self.console.print(f"run      {escape(str(run.path))}")
-        self.console.print(f"watch    tensorboard --logdir {escape(str(run.path.parent))}")
+        self.console.print(f"run      {_shown(str(run.path))}")
+        self.console.print(f"watch    tensorboard --logdir {_shown(str(run.path.parent))}")
 
     def batches(self) -> "keras.callbacks.Callback":
         """A callback that moves the bar inside an epoch, on a terminal."""
@@ -135,12 +141,12 @@ class Screen:
         return Batches()
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """A line for an epoch, under a head at the first; `left` is the longest it can take."""
+        """A line for an epoch, under a head at the first; `left` is for all that are left at this epoch's pace."""
         self.close()
         if row["epoch"] == 1:
             head = ("epoch", "phase", "loss", "acc", "val loss", "val acc", "lr", "photos/s", "wait", "left")
             self._line(head)
-        left = (time.perf_counter() - self._begin) / row["epoch"] * (self._epochs - row["epoch"])
+        left = row["seconds"] * (self._epochs - row["epoch"])
         cells = (
             f"{row['epoch']}/{self._epochs}",
             row["phase"],
@@ -167,7 +173,7 @@ class Screen:
         best = metrics["best"]
         self.console.print(f"best     epoch {best['epoch']} ({best['phase']})")
         self.figures("test" if "test" in metrics else "validation", metrics.get("test", metrics["validation"]))
-        self.console.print(f"use      kerastk predict {escape(str(run.path))} PHOTOS --out answers.csv")
+        self.console.print(f"use      kerastk predict {_shown(str(run.path))} PHOTOS --out answers.csv")
 
     def figures(self, name: str, figures: dict[str, Any]) -> None:
         """One split's figures in a line."""
@@ -187,12 +193,12 @@ class Screen:
             table.add_column(column, justify="left" if column == "class" else "right")
         for name, row in figures["classes"].items():
             cells = (f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
-            table.add_row(escape(name), *cells, str(row["photos"]))
+            table.add_row(_shown(name), *cells, str(row["photos"]))
         self.console.print(table)
 
     def warn(self, text: str) -> None:
         """Something the user should know."""
-        self.console.print(f"warning  {escape(text)}", style="yellow")
+        self.console.print(f"warning  {_shown(text)}", style="yellow")
 
     def close(self) -> None:
         """Take the bar off the screen."""

@@ -177,3 +177,17 @@ def test_a_gate_that_is_not_met_is_exit_code_1(small_run, digits):
     done = process("evaluate", small_run.path, digits, "--assert-accuracy", "1.0")
     accuracy_line = next(line for line in done.stdout.splitlines() if line.startswith("all"))
     assert done.returncode == (0 if "accuracy 100.0 %" in accuracy_line else 1)
+
+
+def test_a_gate_of_nan_is_never_met(small_run, digits):
+    assert "below the demanded nan" in refused(
+        "evaluate", small_run.path, digits, "--assert-accuracy", "nan", kind=GateError
+    )
+
+
+def test_predicting_an_empty_folder_is_an_error_and_leaves_no_file(small_run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "there is no file in" in refused(
+        "predict", small_run.path, tmp_path / "empty", "--out", tmp_path / "x.csv", kind=KerastkError
+    )
+    assert not (tmp_path / "x.csv").exists()

@@ -126,9 +126,34 @@ def test_another_ending_is_refused(tmp_path):
         pass
 
 
-def test_a_missing_input_is_refused(predictor, tmp_path):
+def test_a_missing_input_is_refused_before_anything_is_answered(predictor, tmp_path, digits):
     with pytest.raises(DataError, match="no file or folder"):
-        list(predictor.stream([tmp_path / "none"]))
+        next(predictor.stream([digits / "1", tmp_path / "none"]))
+
+
+def test_linked_folders_are_followed_and_loops_get_a_row(predictor, tmp_path, digits):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "linked").symlink_to(digits / "1", target_is_directory=True)
+    (tmp_path / "new" / "loop").symlink_to(tmp_path / "new", target_is_directory=True)
+    found = list(predictor.stream([tmp_path / "new"]))
+    assert sum(not each.error for each in found) == 40
+    assert [each.path for each in found if each.error] == [str(tmp_path / "new" / "loop")]
+
+
+def test_a_damaged_archive_is_a_row_with_its_error(predictor, tmp_path, digits):
+    (tmp_path / "broken.tar.gz").write_bytes(b"\x1f\x8b no archive")
+    found = list(predictor.stream([tmp_path / "broken.tar.gz", digits / "1" / "0.png"]))
+    assert [bool(each.error) for each in found] == [True, False]
+
+
+def test_an_opened_jpeg_gives_the_answer_of_its_file(predictor, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    Image.fromarray(noise).resize((600, 400)).save(tmp_path / "a.jpg", quality=90)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert np.array_equal(predictor.pixels(image), predictor.pixels(tmp_path / "a.jpg"))
+        # The caller's image is left as it was.
+        assert image.size == (600, 400)
+        assert np.asarray(image).shape == (400, 600, 3)
 
 
 def test_memory_does_not_grow_with_the_number_of_photos(predictor, tmp_path):

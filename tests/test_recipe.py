@@ -1,9 +1,11 @@
 import dataclasses
+import os
 
 import pytest
 
 from kerastk.errors import RecipeError
 from kerastk.recipe import Finetune, construct, dump, load, split_fractions
+from kerastk.storage import write_atomic
 
 
 def test_defaults_stand_and_automatic_values_are_none():
@@ -19,11 +21,12 @@ def test_defaults_stand_and_automatic_values_are_none():
         Finetune(data='a "quoted"\nfolder/', base="resnet50", unfreeze=3, epochs=7, learning_rate=1e-4, strict=True),
         Finetune(weights="none", split="85/15", warmup_epochs=2, name="a run"),
         Finetune(unfreeze="head", head_epochs=4, dropout=0.0),
+        Finetune(data=os.fsdecode(b"caf\xe9/photos")),
     ],
 )
 def test_dump_then_load_gives_the_same_recipe(recipe, tmp_path):
     path = tmp_path / "recipe.toml"
-    path.write_text(dump(recipe), encoding="utf-8")
+    write_atomic(path, dump(recipe))
     assert load(path) == recipe
 
 
@@ -60,6 +63,9 @@ def test_a_recipe_is_frozen():
         ({"device": "gpu:x"}, "device must be"),
         ({"unfreeze": "top"}, "unfreeze must be head, all or a number of stages; got 'top'"),
         ({"unfreeze": 0}, "at least 1 stage"),
+        ({"unfreeze": -1}, "at least 1 stage"),
+        ({"unfreeze": "9" * 5000}, "unfreeze must be head, all or a number of stages"),
+        ({"warmup_epochs": 5, "epochs": 5}, "warmup_epochs must be below epochs, 5; got 5"),
         ({"name": "../elsewhere"}, "name must be a folder's name"),
         ({"data": "a\0b"}, "NUL"),
     ],
@@ -106,6 +112,7 @@ def test_an_unknown_key_gets_the_nearest_names():
         (b'task = "tag"', "task must be one of finetune; got 'tag'"),
         (b"epochs = = 3", "is not TOML"),
         (b"\xff\xfe", "is not TOML"),
+        (b"epochs = " + b"9" * 5000, "is not TOML"),
         (b"a = " + b"[" * 5000, "is not TOML"),
         (b'task = "finetune"\nepochs = 1e3', "epochs must be a whole number; got 1000.0"),
         (b'task = "finetune"\n[data]\nx = 1', "data must be text"),

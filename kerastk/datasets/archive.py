@@ -4,6 +4,7 @@ import hashlib
 import json
 import lzma
 import os
+import re
 import shutil
 import tarfile
 import zipfile
@@ -16,6 +17,8 @@ from kerastk.datasets.images import MAX_BYTES
 from kerastk.errors import DataError, PhotoError
 from kerastk.storage import cache_folder, write_atomic
 
+# The endings of what is read as an archive.
+ARCHIVE = re.compile(r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
 MAX_FILES = 5_000_000
 MAX_UNPACKED = 200 * 2**30
 
@@ -23,10 +26,11 @@ MAX_UNPACKED = 200 * 2**30
 def open_archive(path: Path) -> tuple[list[str], list[Finding], Callable[[str], bytes]]:
     """Names, findings and reader of a .zip or .tar; read in place, but a compressed .tar is unpacked into the cache."""
     try:
-        if zipfile.is_zipfile(path):
-            return _open_zip(path)
+        # In this order: a tar that ends in a zip looks like a zip.
         if tarfile.is_tarfile(path):
             return _open_tar(path)
+        if zipfile.is_zipfile(path):
+            return _open_zip(path)
     except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"cannot read the archive {str(path)!r}: {error}.") from None
     raise DataError(f"{str(path)!r} is neither a zip nor a tar file, or it is damaged.")
@@ -127,6 +131,8 @@ def _unpack(path: Path) -> tuple[Path, list[Finding]]:
     partial = folder.with_name(f"{digest}.{os.getpid()}.partial")
     total = 0
     findings: list[Finding] = []
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    room = min(MAX_UNPACKED, 0.9 * shutil.disk_usage(folder.parent).free)
     try:
         with tarfile.open(path, "r:*") as archive:
             for number, member in enumerate(archive):
@@ -134,8 +140,8 @@ def _unpack(path: Path) -> tuple[Path, list[Finding]]:
                 if not _is_wanted(member, findings):
                     continue
                 total += member.size
-                if total > min(MAX_UNPACKED, 0.9 * shutil.disk_usage(cache_folder().anchor or "/").free):
-                    raise DataError(f"{str(path)!r} unpacks to more than {total >> 30} GiB; unpack it yourself.")
+                if total > room:
+                    raise DataError(f"{str(path)!r} unpacks to more than {room / 2**30:.1f} GiB; unpack it yourself.")
                 target = partial / PurePosixPath(member.name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.extractfile(member) as content, open(target, "wb") as file:

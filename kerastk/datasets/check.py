@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[str, bool]] = {
     "empty": ("empty files", True),
     "oversized": ("too large", True),
     "unreadable": ("cannot be read", True),
-    "unsupported": ("pixels without a fixed range", True),
+    "unsupported": ("photos of a kind that kerastk does not read", True),
     "not-image": ("named like a photo, but are none", True),
     "other-file": ("other files", False),
     "no-class": ("not inside a class folder", False),

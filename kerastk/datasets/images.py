@@ -6,7 +6,7 @@ scale that still suffices (`draft`), so that decoding, cropping and resizing are
 """
 
 import io
-import warnings
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +33,6 @@ SUFFIXES = {
     ".gif": "GIF", ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
 }  # fmt: skip
 RESIZES = ("crop", "pad", "stretch")
-
-# Pillow warns between 89 and 179 megapixels and refuses beyond; both are refusals here.
-warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 _EXIF_ORIENTATION = 0x0112
 _TURNED_SIDEWAYS = (5, 6, 7, 8)
@@ -70,13 +67,14 @@ def open_photo(data: bytes) -> Image.Image:
         raise PhotoError(f"{len(data) / 2**20:.0f} MiB; the limit is {MAX_BYTES // 2**20} MiB", "oversized")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise PhotoError(f"more than {MAX_PIXELS // 10**6} megapixels", "oversized") from None
     except Exception:
         # Pillow's plugins raise anything on hostile headers: struct.error, ValueError, SyntaxError, IndexError.
         if looks_like_image(data):
             raise PhotoError("the header is damaged", "damaged") from None
-        raise PhotoError(f"not an image kerastk reads ({_kind_of_bytes(data)})", "not-image") from None
+        kind = "unsupported" if _is_other_photo(data) else "not-image"
+        raise PhotoError(f"not an image kerastk reads ({_kind_of_bytes(data)})", kind) from None
     if image.width * image.height > MAX_PIXELS:
         raise PhotoError(
             f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS // 10**6} megapixels", "oversized"
@@ -99,8 +97,8 @@ def decode(data: bytes, size: int, *, resize: str = "crop", box: Box | None = No
     """The photo as a square, (size, size, 3) uint8 RGB.
 
     `resize` is `crop` (the largest centred square), `pad` (the whole photo between black borders) or `stretch`.
-    `box` is another part of the photo instead, as (left, top, right, bottom) in shares of the turned photo's width
-    and height.
+    `box` is the part to show, as (left, top, right, bottom) in shares of width and height: of the turned photo with
+    `crop`, of the square that shows the whole of it with `pad` and `stretch`.
 
     Raises:
         PhotoError: the bytes are not a whole, readable photo.
@@ -114,6 +112,12 @@ def decode(data: bytes, size: int, *, resize: str = "crop", box: Box | None = No
 
 def fit(image: Image.Image, size: int, *, resize: str = "crop", box: Box | None = None) -> np.ndarray:
     """`decode` for an opened Pillow image: (size, size, 3) uint8 RGB."""
+    if box is not None and resize == "pad":
+        left, top, right, bottom = box
+        side = math.ceil(size / min(right - left, bottom - top))
+        padded = Image.fromarray(fit(image, side, resize="pad"))
+        part = (left * side, top * side, right * side, bottom * side)
+        return np.asarray(padded.resize((size, size), Image.Resampling.BILINEAR, box=part))
     try:
         orientation = _orientation(image)
         width, height = image.size
@@ -141,7 +145,7 @@ def fit(image: Image.Image, size: int, *, resize: str = "crop", box: Box | None 
             border.paste(pixels, ((size - pixels.width) // 2, (size - pixels.height) // 2))
             pixels = border
         return np.asarray(pixels)
-    except PhotoError:
+    except (PhotoError, MemoryError):
         raise
     except Exception as error:
         raise PhotoError(f"the pixels are damaged ({str(error) or type(error).__name__})") from None
@@ -152,7 +156,7 @@ def whole(data: bytes) -> np.ndarray:
     image = open_photo(data)
     try:
         return np.asarray(_turned(_to_rgb(image).convert("RGB"), _orientation(image)))
-    except PhotoError:
+    except (PhotoError, MemoryError):
         raise
     except Exception as error:
         raise PhotoError(f"the pixels are damaged ({str(error) or type(error).__name__})") from None
@@ -166,14 +170,21 @@ def looks_like_image(data: bytes) -> bool:
     )  # fmt: skip
 
 
+def _is_other_photo(data: bytes) -> bool:
+    """Whether the bytes are a photo of a format that kerastk does not read: HEIC, AVIF or JPEG XL."""
+    brands = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+    in_container = data[4:8] == b"ftyp" and data[8:12] in brands
+    return in_container or data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"))
+
+
 def _kind_of_bytes(data: bytes) -> str:
     start = data[:512].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "it is HTML"
     if start.startswith((b"<svg", b"<?xml")):
         return "it is XML or SVG"
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif"):
-        return "HEIC or AVIF; convert it to JPEG"
+    if _is_other_photo(data):
+        return "HEIC, AVIF or JPEG XL; convert it to JPEG"
     if not any(data[:512]):
         return "it is all zeros"
     return "unknown bytes"
@@ -196,6 +207,8 @@ def _orientation(image: Image.Image) -> int:
 def _load(image: Image.Image) -> None:
     try:
         image.load()
+    except MemoryError:
+        raise
     except Exception as error:
         raise PhotoError(f"the pixels are damaged ({str(error) or type(error).__name__})") from None
 
@@ -264,6 +277,17 @@ def to_png(pixels: np.ndarray) -> bytes:
 
 
 def from_pil(image: Image.Image, size: int, *, resize: str = "crop") -> np.ndarray:
-    """A Pillow image as `decode` would return its file: (size, size, 3) uint8 RGB."""
+    """A Pillow image as (size, size, 3) uint8 RGB: exactly as `decode` gives its file while it is not loaded yet.
+
+    Once its pixels are loaded they are all there is; those of a large JPEG then differ a little from the file's, which
+    is decoded at a smaller scale.
+    """
+    file = getattr(image, "fp", None)
+    if file is not None and not file.closed and image.format in FORMATS and file.seekable() and image.tell() == 0:
+        place = file.tell()
+        file.seek(0)
+        data = file.read()
+        file.seek(place)
+        return decode(data, size, resize=resize)
     _load(image)
     return fit(ImageOps.exif_transpose(image), size, resize=resize)

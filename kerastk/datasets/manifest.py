@@ -116,7 +116,9 @@ def settle(
             raise DataError(f"the data has {' and '.join(sorted(given))} but no train split.")
         want_test = "test" in given or fractions[2] > 0
         missing = [name for name in ("val", "test") if name not in given and (name != "test" or want_test)]
-        if split is not None and not missing:
+        # Beside train and val, 85/15 says that no test split is wanted.
+        used = bool(missing) or not want_test
+        if split is not None and not used:
             present = ", ".join(name for name in SPLITS if name in given)
             raise DataError(f"the data comes with {present}; --split {split} would not be used. Leave it out.")
         splits = {name: [p for p in photos if p.split == name] for name in SPLITS}
@@ -125,18 +127,18 @@ def settle(
         splits |= _cut(splits["train"], shares, split_seed)
         if missing:
             notes.append(f"{' and '.join(missing)} cut from train")
-        resolved = f"{100 * fractions[0]:g}/{100 * fractions[1]:g}/{100 * fractions[2]:g}" if missing else None
     else:
+        used = True
         shares = {name: fractions[SPLITS.index(name)] for name in ("val", "test") if fractions[SPLITS.index(name)]}
         splits = {name: [] for name in SPLITS} | _cut(look.photos, shares, split_seed)
-        resolved = f"{100 * fractions[0]:g}/{100 * fractions[1]:g}/{100 * fractions[2]:g}"
     if not splits["test"]:
         notes.append("no test split: the figures below are of the validation split, which chose the model")
     lacking = [c for c in look.source.classes if not any(p.label == c for p in splits["train"])]
     if lacking:
         raise DataError(f"class {', '.join(map(repr, lacking))} has no training photos.")
     splits = {name: sorted(splits[name], key=lambda p: p.path) for name in SPLITS}
-    return Manifest(look.source.classes, splits, set_aside, look.findings, resolved, split_seed, notes)
+    cut = split or "/".join(f"{100 * share:g}" for share in fractions)
+    return Manifest(look.source.classes, splits, set_aside, look.findings, cut if used else None, split_seed, notes)
 
 
 _LOST = {kind for kind, (_, bad) in KINDS.items() if bad} | {"other-file", "no-class", "not-a-file", "unsafe-path"}

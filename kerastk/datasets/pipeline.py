@@ -52,7 +52,7 @@ class Split:
         self.photos = list(photos)
         self.classes = list(classes)
         self.training = policy is not None
-        self.batch_size = min(batch_size, len(self.photos)) if self.training else batch_size
+        self.batch_size = min(batch_size, len(self.photos))
         self.failure: DataError | None = None
         self.waited = 0.0
         self._read, self._size, self._resize = read, image_size, resize
@@ -91,7 +91,7 @@ class Split:
             if self._policy is None:
                 return decode(data, self._size, resize=self._resize), label
             random = generator(self._seed, epoch, photo.sha256)
-            box = self._policy.crop.box(photo.width, photo.height, random) if self._policy.crop else None
+            box = self._policy.crop.box(*self._canvas(photo), random) if self._policy.crop else None
             pixels = decode(data, self._size, resize=self._resize, box=box)
             for step in self._policy.steps:
                 pixels = step(pixels, random)
@@ -100,6 +100,10 @@ class Split:
             # TensorFlow would hide it in an error of its own; the trainer looks here.
             self.failure = DataError(f"{photo.path}: {error}. Put the photo back, or start a new run without it.")
             raise self.failure from None
+
+    def _canvas(self, photo: Photo) -> tuple[int, int]:
+        """Width and height of what is cropped: the photo, or the square that `resize` makes of the whole of it."""
+        return (photo.width, photo.height) if self._resize == "crop" else (1, 1)
 
     def batches(self, first: int, last: int) -> grain.IterDataset:
         """The batches of epochs `first` to `last` - 1, one after another, as a Grain data set (`fit` takes it)."""

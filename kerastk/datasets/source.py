@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kerastk.datasets.archive import open_archive
+from kerastk.datasets.archive import ARCHIVE, open_archive
 from kerastk.datasets.files import Finding, folder_reader, walk
 from kerastk.datasets.images import SUFFIXES
 from kerastk.datasets.table import Row, csv_rows, parquet_rows, python_rows
@@ -25,7 +25,6 @@ SPLIT_NAMES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-_ARCHIVE = re.compile(r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +50,12 @@ class Source:
 def natural_key(text: str) -> list:
     """Sorts `1, 2, 10` by number and the rest by letter, without regard to case; ties by the text itself."""
     parts = re.split(r"(\d+)", text)
-    return [(1, int(part), "") if part.isdecimal() else (2, 0, part.casefold()) for part in parts if part] + [
-        (0, 0, text)
-    ]
+    keys = []
+    for part in filter(None, parts):
+        # Numbers by length, then digits: int() refuses very long ones.
+        digits = part.lstrip("0")
+        keys.append((1, len(digits), digits) if part.isdecimal() else (2, 0, part.casefold()))
+    return [*keys, (0, 0, text)]
 
 
 def open_source(data: Any) -> Source:
@@ -69,6 +71,8 @@ def open_source(data: Any) -> Source:
         return _from_tfds(text[5:])
     path = Path(text)
     try:
+        if not text:
+            raise ValueError("the name is empty")
         mode = path.stat().st_mode
     except OSError as error:
         raise DataError(f"cannot open the data {text!r}: {error.strerror}. Give a folder, archive or table.") from None
@@ -84,7 +88,7 @@ def open_source(data: Any) -> Source:
         return _from_table(*csv_rows(path), root=path.parent, name=name)
     if lower.endswith((".parquet", ".pq")):
         return _from_table(*parquet_rows(path), root=path.parent, name=name)
-    if _ARCHIVE.search(lower):
+    if ARCHIVE.search(lower):
         members, findings, read = open_archive(path)
         return _from_tree(name, members, findings, read)
     raise DataError(
@@ -94,7 +98,7 @@ def open_source(data: Any) -> Source:
 
 def run_name(path: Path) -> str:
     """A short name for runs on this data: `photos` for `photos/`, `photos.zip` and `photos.csv`."""
-    name = _ARCHIVE.sub("", path.resolve().name)
+    name = ARCHIVE.sub("", path.resolve().name)
     name = re.sub(r"\.(csv|parquet|pq)$", "", name, flags=re.IGNORECASE)
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60] or "data"
 
@@ -102,8 +106,9 @@ def run_name(path: Path) -> str:
 def _from_tree(name: str, names: list[str], findings: list[Finding], read: Callable[[str], bytes]) -> Source:
     """Labels and splits from the names: the first folder (below train/, val/, test/ where it has them) is the class."""
     trees = [PurePosixPath(each).parts for each in names]
-    # Texts and tables beside the photos say nothing of the layout.
-    photos = [tree for tree in trees if not _is_other(tree[-1])] or trees
+    # Texts, tables and files without an ending, beside the photos, say nothing of the layout.
+    photos = [tree for tree in trees if PurePosixPath(tree[-1]).suffix.lower() in SUFFIXES]
+    photos = photos or [tree for tree in trees if not _is_other(tree[-1])] or trees
     depth = 0
     while True:
         top = {tree[depth] for tree in photos if len(tree) > depth + 1}
@@ -126,8 +131,8 @@ def _from_tree(name: str, names: list[str], findings: list[Finding], read: Calla
     for each, tree in zip(names, trees, strict=True):
         inner = tree[depth + by_split :]
         if len(inner) < 2 or tree[:depth] != wrapping or (by_split and tree[depth].lower() not in SPLIT_NAMES):
-            if not _is_other(tree[-1]):
-                findings.append(Finding("no-class", (each,), "not inside a class folder"))
+            kind = "other-file" if _is_other(tree[-1]) else "no-class"
+            findings.append(Finding(kind, (each,), "not inside a class folder"))
             continue
         files.append(File(each, inner[0], SPLIT_NAMES[tree[depth].lower()] if by_split else None))
     return _source(name, files, findings, read)
@@ -150,7 +155,7 @@ def _source(name: str, files: list[File], findings: list[Finding], read: Callabl
 
 
 def _from_table(rows: Iterable[Row], where: str, *, root: Path, name: str) -> Source:
-    files, seen = [], {}
+    files, seen, splits = [], {}, {}
     for number, (path, label, split) in enumerate(rows, start=1):
         if not path or not label:
             raise DataError(f"{where}, row {number}: path and label must not be empty; got {path!r}, {label!r}.")
@@ -165,6 +170,9 @@ def _from_table(rows: Iterable[Row], where: str, *, root: Path, name: str) -> So
         if path not in seen:
             seen[path] = label
             files.append(file)
+            splits[path] = file.split
+        elif splits[path] != file.split:
+            raise DataError(f"{where}, row {number}: {path!r} stands in {splits[path]} and in {file.split}.")
     if not files:
         raise DataError(f"{where} has no rows.")
     if 0 < sum(file.split is None for file in files) < len(files):

@@ -1,5 +1,6 @@
 """A trained model measured on data it may or may not have seen."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def evaluate(predictor: Predictor, data: Any) -> dict[str, Any]:
         raise DataError(f"no readable photos in {source.name}.")
     split = Split(
         look.photos, source.read, classes=predictor.classes, image_size=predictor.image_size, resize=predictor.resize,
-        batch_size=predictor.batch_size, threads=2,
+        batch_size=predictor.batch_size, threads=min(16, os.cpu_count() or 1),
     )  # fmt: skip
     scores = np.concatenate([predictor.scores(images) for images, _ in split])
     seen_hashes = {file["sha256"] for file in predictor.run.data["files"] if file["split"] != "test"}

@@ -36,7 +36,8 @@ def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bin
 def classification(truth: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> dict[str, Any]:
     """The figures of a split: accuracy with its 95 % interval, top-5 beyond 5 classes, per-class figures, calibration.
 
-    `truth` is (photos,) class numbers, `probabilities` (photos, classes) float32 whose rows add up to 1.
+    `truth` is (photos,) class numbers, `probabilities` (photos, classes) float32 whose rows add up to 1. Macro F1 is
+    the mean over the classes that have photos.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -56,7 +57,7 @@ def classification(truth: np.ndarray, probabilities: np.ndarray, classes: list[s
         figures["top5_accuracy"] = float((best == truth[:, None]).any(axis=1).mean())
     figures["expected_calibration_error"] = expected_calibration_error(truth, probabilities)
     precision, recall, f1, support = precision_recall_fscore_support(truth, guess, labels=numbers, zero_division=0.0)
-    figures["macro_f1"] = float(f1.mean())
+    figures["macro_f1"] = float(f1[support > 0].mean())
     figures["majority_share"] = float(support.max() / len(truth))
     figures["classes"] = {
         name: {"precision": float(p), "recall": float(r), "f1": float(f), "photos": int(s)}

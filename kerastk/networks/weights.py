@@ -4,6 +4,7 @@
 no hash (MobileNet V1 and V2) is verified by the SHA-256 recorded when it was first used.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from kerastk.errors import WeightsError
 from kerastk.networks.bases import Base
 from kerastk.storage import atomic_path, cache_folder, write_atomic
 
-PROBE_SECONDS = 6
+PROBE_SECONDS = 4
 STALL_SECONDS = 30
 
 
@@ -96,12 +97,15 @@ def verify(base: Base, path: Path) -> str:
         known = dict(json.loads(record.read_text()))
     except (OSError, ValueError, TypeError):
         known = {}
-    if known.setdefault(base.file, found) != found:
+    if base.file in known and known[base.file] != found:
         raise WeightsError(
             f"{path} is not the file of earlier runs: its sha256 is {found}, theirs {known[base.file]}. Delete it to "
             f"fetch it again, or delete its line in {record} if you mean it."
         )
-    write_atomic(record, json.dumps(known, indent=1))
+    if base.file not in known:
+        # A read-only cache only means that nothing is recorded.
+        with contextlib.suppress(OSError):
+            write_atomic(record, json.dumps({**known, base.file: found}, indent=1))
     return "recorded"
 
 

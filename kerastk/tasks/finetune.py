@@ -90,13 +90,16 @@ def build(recipe: Finetune, classes: list[str], *, random: bool = False) -> kera
     """The uncompiled classifier; `random` leaves pretrained weights out (to count and name without a download)."""
     earlier = _earlier_run(recipe)
     if earlier is not None:
-        model = load_model(earlier)
         same = earlier.labels["classes"] == classes
-        return with_new_head(model, classes=len(classes), dropout=recipe.dropout, keep_head=same)
-    weights = None if random or recipe.weights == "none" else recipe.weights
-    return classifier(
-        recipe.base, classes=len(classes), image_size=recipe.image_size, dropout=recipe.dropout, weights=weights
-    )
+        model = with_new_head(load_model(earlier), classes=len(classes), dropout=recipe.dropout, keep_head=same)
+    else:
+        weights = None if random or recipe.weights == "none" else recipe.weights
+        model = classifier(
+            recipe.base, classes=len(classes), image_size=recipe.image_size, dropout=recipe.dropout, weights=weights
+        )
+    # Refuse stages that the base does not have before anybody looks at photos.
+    cut_for(model, recipe.unfreeze or "all")
+    return model
 
 
 def load_model(run: Run) -> keras.Model:

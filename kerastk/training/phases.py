@@ -23,6 +23,12 @@ class Phase:
     fresh: bool = False
 
 
+def release(model: keras.Model) -> None:
+    """Make every layer trainable again: what a phase froze would be saved with the model."""
+    for layer in model.layers:
+        layer.trainable = True
+
+
 class FrozenPrefix(keras.Model):
     """A frozen part in inference mode (dropout and batch statistics too) in front of a part that is trained."""
 
@@ -54,15 +60,19 @@ def prepare(model: keras.Model, phase: Phase) -> keras.Model:
     return FrozenPrefix(prefix, tail)
 
 
-def quicken_statistics(model: keras.Model, steps_per_epoch: int) -> None:
+def quicken_statistics(model: keras.Model, steps_per_epoch: int) -> dict[str, float]:
     """Let moving statistics forget 99 % within an epoch, where the layers' own momentum would take longer.
+
+    Returns the layers' own momenta by name, to be put back after the training.
 
     With Keras's 0.99, a net trained from random weights on few photos is judged by the statistics of its first steps
     for many epochs, and early stopping ends it.
     """
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, 0.01 ** (1 / steps_per_epoch))
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = {layer.name: layer.momentum for layer in layers}
+    for layer in layers:
+        layer.momentum = min(layer.momentum, 0.01 ** (1 / steps_per_epoch))
+    return momenta
 
 
 def schedule(phase: Phase, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:

@@ -92,6 +92,8 @@ def confusion_picture(confusion: Sequence[Sequence[int]], classes: Sequence[str]
     from matplotlib.figure import Figure
     from PIL import Image
 
+    from kerastk.screen import printable
+
     counts = np.asarray(confusion)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     side = min(14.0, 3.0 + 0.45 * len(classes))
@@ -99,7 +101,7 @@ def confusion_picture(confusion: Sequence[Sequence[int]], classes: Sequence[str]
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(classes) <= 60:
-        names = [name if len(name) <= 24 else name[:23] + "…" for name in classes]
+        names = [name if len(name) <= 24 else name[:23] + "…" for name in map(printable, classes)]
         # A class may be called $x$: no mathematics in labels.
         axes.set_xticks(range(len(classes)), names, rotation=90, parse_math=False)
         axes.set_yticks(range(len(classes)), names, parse_math=False)

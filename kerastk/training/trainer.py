@@ -17,14 +17,14 @@ import numpy as np
 import kerastk
 from kerastk import tasks
 from kerastk.datasets.photos import PhotoData
-from kerastk.errors import KerastkError, RunError
+from kerastk.errors import KerastkError, RecipeError, RunError
 from kerastk.evaluation import scores
 from kerastk.recipe import Recipe
 from kerastk.run import Run, next_name
 from kerastk.screen import Screen
 from kerastk.training.callbacks import MONITOR, Best, EpochRows
 from kerastk.training.device import choose_device, choose_precision, set_precision
-from kerastk.training.phases import Phase, optimizer, prepare, quicken_statistics
+from kerastk.training.phases import Phase, optimizer, prepare, quicken_statistics, release
 from kerastk.training.tensorboard import Events, Writer, confusion_picture, photo_grid
 
 
@@ -96,6 +96,8 @@ def train(
     Raises:
         KerastkError: whatever the user can mend; one line that says how.
     """
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"train takes a recipe, such as kerastk.Finetune(data='photos/'); got {recipe!r}.")
     screen = Screen(show)
     settled = plan(recipe, data=data, screen=screen)
     screen.plan(settled)
@@ -127,6 +129,7 @@ def _execute(plan: Plan, callbacks: Sequence[keras.callbacks.Callback], screen: 
         _train_phases(plan, task.objective(recipe), best, rows, [best, events, rows, screen.batches(), *callbacks])
         trained_seconds = time.perf_counter() - begin
         set_precision(model, "float32")
+        release(model)
         run.write_model(model)
         metrics = _measure(plan, run, best, rows, screen)
         metrics["seconds"] = {"training": trained_seconds, "all": time.perf_counter() - begin}
@@ -148,10 +151,11 @@ def _train_phases(
     recipe, data, model = plan.recipe, plan.data, plan.model
     set_precision(model, recipe.precision)
     done = 0
+    momenta: dict[str, float] = {}
     for phase in plan.phases:
         rows.phase = phase.name
         if phase.fresh:
-            quicken_statistics(model, data.train.steps)
+            momenta = quicken_statistics(model, data.train.steps)
         fitted = prepare(model, phase)
         fitted.compile(
             optimizer=optimizer(
@@ -185,6 +189,8 @@ def _train_phases(
             )
         done += phase.epochs
         best.restore()
+    for name, momentum in momenta.items():
+        model.get_layer(name).momentum = momentum
 
 
 def _fit(model: keras.Model, batches: grain.IterDataset, **arguments: Any) -> None:
@@ -198,7 +204,8 @@ def _measure(plan: Plan, run: Run, best: Best, rows: EpochRows, screen: Screen) 
     """The figures of validation and test by the best model; the only reading of the test split."""
     recipe, data = plan.recipe, plan.data
     task = tasks.of(recipe)
-    row = rows.rows[best.epoch]
+    # Not an index: a phase that stopped early leaves a gap in the numbers.
+    row = next(row for row in rows.rows if row["epoch"] == best.epoch + 1)
     metrics: dict[str, Any] = {
         "format": 1,
         "best": {"epoch": row["epoch"], "phase": row["phase"], MONITOR: best.value},

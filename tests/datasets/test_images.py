@@ -299,7 +299,7 @@ def test_a_pillow_image_is_read_like_its_file(picture, encode, resize):
         (b"<!DOCTYPE html><html><body>404</body></html>", "not-image", "HTML"),
         (b"\n  <HTML>", "not-image", "HTML"),
         (b"<?xml version='1.0'?><svg/>", "not-image", "SVG"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "not-image", "HEIC"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unsupported", "HEIC"),
         (b"some text", "not-image", "unknown"),
         (b"\xff\xd8\xff", "damaged", "header"),
         (b"\x89PNG\r\n\x1a\n", "damaged", "header"),

@@ -69,7 +69,7 @@ def test_a_split_without_test(looked):
     assert sizes(manifest) == {"train": 102, "val": 18, "test": 0}
     assert manifest.counts("val") == {"cat": 15, "dog": 3}
     assert any("no test split" in note for note in manifest.notes)
-    assert manifest.split == "85/15/0"
+    assert manifest.split == "85/15"
 
 
 def test_the_split_depends_on_its_seed(looked):
@@ -172,9 +172,13 @@ def test_a_split_that_would_not_be_used_is_refused(looked):
     look = looked(given({"cat": 20, "dog": 10}, {"train": 1, "val": 0.5, "test": 0.2}))
     with pytest.raises(DataError, match="train, val, test; --split 80/10/10 would not be used"):
         settled(look, split="80/10/10", fractions=(0.8, 0.1, 0.1))
+
+
+def test_beside_train_and_val_85_15_means_no_test_split(looked):
     look = looked(given({"cat": 20, "dog": 10}, {"train": 1, "val": 0.5}))
-    with pytest.raises(DataError, match="train, val; --split 85/15 would not be used"):
-        settled(look, split="85/15", fractions=(0.85, 0.15, 0.0))
+    manifest = settled(look, split="85/15", fractions=(0.85, 0.15, 0.0))
+    assert sizes(manifest) == {"train": 30, "val": 15, "test": 0}
+    assert manifest.split == "85/15"
 
 
 @pytest.mark.parametrize(

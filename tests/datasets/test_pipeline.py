@@ -8,7 +8,7 @@ from PIL import Image
 
 from kerastk.datasets.augment import POLICIES
 from kerastk.datasets.check import Photo
-from kerastk.datasets.images import decode
+from kerastk.datasets.images import decode, to_png
 from kerastk.datasets.photos import open_photos
 from kerastk.datasets.pipeline import Split, epoch_order
 from kerastk.errors import DataError
@@ -270,3 +270,15 @@ def test_from_a_folder_to_batches(tree, picture, encode):
         root, split="85/15", fractions=(0.85, 0.15, 0.0), split_seed=0, augment="none", threads=2, **options
     )
     assert without.test is None
+
+
+@pytest.mark.parametrize("resize", ["pad", "stretch"])
+def test_random_crops_are_cut_from_what_resize_makes_of_the_whole(resize):
+    # Left half red, right half blue, twice as wide as high.
+    wide = np.zeros((100, 200, 3), np.uint8)
+    wide[:, :100, 0] = wide[:, 100:, 2] = 255
+    data = to_png(wide)
+    square = decode(data, 64, resize=resize)
+    part = decode(data, 64, resize=resize, box=(0.25, 0.25, 0.75, 0.75))
+    expected = np.asarray(Image.fromarray(square).resize((64, 64), Image.Resampling.BILINEAR, box=(16, 16, 48, 48)))
+    assert np.abs(part.astype(int) - expected).mean() < 4

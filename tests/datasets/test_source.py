@@ -154,6 +154,31 @@ def test_a_folder_of_photos_beside_given_splits_is_neither_class_nor_split(tree)
         open_source(tree(GIVEN | {"new/1.jpg": b"x"}))
 
 
+def test_files_without_an_ending_and_strays_change_no_layout(tree):
+    wrapped = {f"repo-main/{name}": data for name, data in SIMPLE.items()}
+    opened = open_source(tree(wrapped | {"repo-main/LICENSE": b"", "repo-main/README": b""}))
+    assert opened.classes == ["cat", "dog"]
+    assert paths_of(opened, "no-class") == {"repo-main/LICENSE", "repo-main/README"}
+
+
+def test_what_lies_outside_the_class_folders_is_listed(tree):
+    opened = open_source(tree(SIMPLE | {"labels.txt": b"", "top.jpg": b"", "top.heic": b""}))
+    assert paths_of(opened, "other-file") == {"labels.txt", "top.heic"}
+    assert paths_of(opened, "no-class") == {"top.jpg"}
+
+
+def test_a_path_in_two_splits_is_refused(tmp_path):
+    rows = [("a.jpg", "rose", "train"), ("b.jpg", "tulip", "train"), ("a.jpg", "rose", "test")]
+    with pytest.raises(DataError, match=r"row 3: 'a.jpg' stands in train and in test"):
+        open_source(rows)
+
+
+def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path):
+    inner = write_zip(tmp_path / "inner.zip", {"x.jpg": b"x"}).read_bytes()
+    packed = pack("tar", tmp_path, SIMPLE | {"zz/last.zip": inner})
+    assert {"cat", "dog"} <= set(open_source(packed).classes)
+
+
 def test_texts_beside_given_splits(tree):
     opened = open_source(tree(GIVEN | {"docs/list.txt": b"", "labels.csv": b""}))
     assert opened.classes == ["cat", "dog"]

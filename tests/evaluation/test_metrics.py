@@ -42,3 +42,4 @@ def test_top_5_beyond_five_classes():
 def test_a_class_that_is_never_seen_does_not_break_the_figures():
     figures = classification(np.array([0, 0]), np.array([[1.0, 0.0], [1.0, 0.0]]), ["a", "b"])
     assert figures["classes"]["b"]["photos"] == 0
+    assert figures["macro_f1"] == 1.0

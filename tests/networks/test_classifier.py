@@ -36,7 +36,8 @@ def _features(model, images):
 def test_every_base_builds_trains_saves_and_answers_equally(member, small, photos, tmp_path):
     model = small(member)
     size = BASES[member].smallest
-    images = photos(2, size)
+    # On two photos, the batch statistics of the deepest networks let gradients overflow.
+    images = photos(8, size)
     names = [cut.layer for cut in stages(model)]
     assert len(names) == len(set(names)) >= 1
     assert model.input.dtype == "uint8"
@@ -46,7 +47,7 @@ def test_every_base_builds_trains_saves_and_answers_equally(member, small, photo
     logits = logits_model(model)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     logits.compile(keras.optimizers.SGD(0.1, global_clipnorm=1.0), loss=loss, run_eagerly=True)
-    assert np.isfinite(logits.train_on_batch(images, np.eye(3, dtype="float32")[:2]))
+    assert np.isfinite(logits.train_on_batch(images, np.eye(3, dtype="float32")[np.arange(8) % 3]))
     changed = [(np.array(new) != old).any() for new, old in zip(model.trainable_weights, before, strict=True)]
     assert changed[0], "the gradient does not reach the first layer"
     assert np.mean(changed) > 0.5

@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -70,6 +72,46 @@ def test_plain_keras_in_a_process_without_kerastk_answers_the_same(small_run, di
         check=True, cwd=tmp_path, capture_output=True,
     )  # fmt: skip
     assert np.allclose(np.load(out)[0].max(), predictor(photo).probability, atol=1e-6)
+
+
+def test_a_phase_that_stops_early_leaves_the_figures_right(digits, small_run, tmp_path):
+    class StopHead(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 0
+
+    run = kerastk.train(
+        kerastk.Finetune(
+            data=str(digits), weights=str(small_run.path), unfreeze=1, head_epochs=9, epochs=2, runs=str(tmp_path)
+        ),
+        callbacks=[StopHead()],
+        show=False,
+    )
+    assert [row["epoch"] for row in run.log] == ["1", "10", "11"]
+    lowest = min(run.log, key=lambda row: float(row["val_cross_entropy"]))
+    assert run.metrics["best"]["epoch"] == int(lowest["epoch"])
+    assert run.metrics["best"]["phase"] == lowest["phase"]
+
+
+def test_a_saved_model_can_be_trained_on_by_plain_keras(small_run, pretrained_run):
+    for run in (small_run, pretrained_run):
+        model = keras.saving.load_model(run.model_keras)
+        assert all(layer.trainable for layer in model.layers)
+        momenta = {layer.momentum for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
+        assert momenta == {0.99}
+
+
+def test_what_is_no_recipe_is_refused():
+    with pytest.raises(RecipeError, match=r"train takes a recipe, such as .*; got .photos/.\."):
+        kerastk.train("photos/")
+
+
+def test_a_class_name_that_is_no_utf8_survives_a_run(digits, tmp_path):
+    photos = tmp_path / "photos"
+    for digit, name in (("0", os.fsdecode(b"caf\xe9")), ("1", "esc\x1b[31m $x_")):
+        shutil.copytree(digits / digit, photos / name)
+    run = kerastk.train(recipe(photos, tmp_path))
+    assert run.labels["classes"] == [os.fsdecode(b"caf\xe9"), "esc\x1b[31m $x_"]
+    assert kerastk.load(run)(photos / "esc\x1b[31m $x_" / "0.png").label in run.labels["classes"]
 
 
 def test_data_json_lists_every_file(small_run, digits):
@@ -208,8 +250,6 @@ def test_a_loss_that_is_no_number_is_one_line(digits, tmp_path):
 
 
 def test_a_photo_that_vanishes_in_mid_run_is_named(digits, tmp_path):
-    import shutil
-
     photos = tmp_path / "photos"
     shutil.copytree(digits, photos)
 
