@@ -23,6 +23,7 @@ _HOMES = {
     "build": "kerastk.library",
     "open_data": "kerastk.library",
     "check": "kerastk.library",
+    "embed": "kerastk.embedding",
 }
 __all__ = ["__version__", "recipes", *_HOMES]
 

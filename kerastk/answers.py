@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kerastk.errors import RecipeError
 from kerastk.predictor import Prediction
-from kerastk.storage import atomic_path, atomic_writer
+from kerastk.storage import atomic_path, atomic_writer, check_ending
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 _PARQUET_ROWS = 4096
@@ -25,15 +24,9 @@ def table(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
     Raises:
         RecipeError: the ending is none of .csv, .jsonl and .parquet.
     """
-    check_ending(path)
+    check_ending(path, ENDINGS)
     with {".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}[path.suffix](path, top) as put:
         yield put
-
-
-def check_ending(path: Path) -> None:
-    """Refuse, with a RecipeError, a file whose ending names no format."""
-    if path.suffix not in ENDINGS:
-        raise RecipeError(f"--out must end in {', '.join(ENDINGS)}; got {str(path)!r}.")
 
 
 def columns(top: int) -> list[str]:

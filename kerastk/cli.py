@@ -15,6 +15,10 @@ from kerastk.errors import DataError, GateError, KerastkError, RecipeError
 from kerastk.options import RecipeCommand, given
 from kerastk.recipe import Finetune, Recipe, construct, dump, parse
 
+# The fields of a recipe that say how photos become vectors.
+EMBEDDING_OPTIONS = (
+    "base", "weights", "image_size", "resize", "threads", "precision", "device", "cache", "cache_size",
+)  # fmt: skip
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -84,7 +88,7 @@ gate = click.option(
 )  # fmt: skip
 
 
-@commands.command(cls=RecipeCommand, recipe=Finetune, without=("data",))
+@commands.command(cls=RecipeCommand, recipe=Finetune)
 @click.argument("data", required=False)
 @click.option("--recipe", "file", metavar="NAME|FILE", help="Start from a recipe; options given here override it.")
 @dry_run
@@ -175,15 +179,17 @@ def predict(run: str, inputs: tuple[str, ...], out: Path | None, top: int, threa
 
     PHOTOS are files, folders and archives. There is a row for each file; one that cannot be read has its error there.
     """
-    from kerastk.answers import check_ending, table
+    from kerastk.answers import ENDINGS, table
     from kerastk.screen import printable
+    from kerastk.storage import check_ending
 
     if out is not None:
         # Before the model is loaded, which takes seconds.
-        check_ending(out)
+        check_ending(out, ENDINGS)
     start_backend()
     predictor = kerastk.load(run)
-    top = min(top, len(predictor.classes))
+    if top > len(predictor.classes):
+        raise RecipeError(f"--top must be at most the number of classes, {len(predictor.classes)}; got {top}.")
     found = predictor.stream(inputs, top=top, threads=threads)
     if out is None:
         for prediction in found:
@@ -257,7 +263,7 @@ def check(data: str, out: Path | None, strict: bool) -> None:
 
     screen = Screen()
     source = open_source(data)
-    with screen.checking(source.name) as progress:
+    with screen.working(f"looking at {source.name}") as progress:
         look = look_at(source, progress=progress)
     screen.findings(look)
     if out is not None:
@@ -265,6 +271,67 @@ def check(data: str, out: Path | None, strict: bool) -> None:
         click.echo(f"all findings -> {out}")
     if strict and look.findings:
         raise GateError(f"{len(look.findings)} findings.")
+
+
+@commands.command(cls=RecipeCommand, recipe=Finetune, only=EMBEDDING_OPTIONS)
+@click.argument("data")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Write a .parquet or .npz file.")
+def embed(data: str, out: Path, **values: Any) -> None:
+    """Write the pooled features of a pretrained network for the photos of DATA: path, label, vector.
+
+    DATA is what `finetune` takes, or a folder or archive of photos without classes.
+    """
+    from kerastk.storage import check_ending
+
+    # Before the network is loaded, which takes seconds.
+    check_ending(out, (".parquet", ".npz"))
+    recipe = construct(Finetune, given(Finetune, values) | {"data": data})
+    start_backend()
+    found = kerastk.embed(recipe, show=True)
+    found.write(out)
+    size = found.vectors.shape[1]
+    click.echo(f"{len(found.paths)} photos of {size} values each, {found.unreadable} unreadable left out -> {out}")
+
+
+@commands.group()
+def cache() -> None:
+    """What frozen networks made of photos, kept for the next run."""
+
+
+folder = click.option("--folder", type=click.Path(path_type=Path), help="A folder given as --cache to other commands.")
+
+
+@cache.command(name="info")
+@folder
+def cache_info(folder: Path | None) -> None:
+    """List what is kept, the one used last first."""
+    import time
+
+    from kerastk.training.store import default_folder, entries
+
+    root = folder or default_folder()
+    found = entries(root)
+    for entry in found:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        shape = " x ".join(map(str, entry.described["shape"]))
+        view = f"view {entry.described['view']}" if "view" in entry.described else "plain"
+        click.echo(
+            f"{used}  {entry.size / 1e6:9,.1f} MB  {entry.described.get('base')}  {shape} {entry.described['dtype']}  "
+            f"{view}"
+        )
+    click.echo(f"{sum(entry.size for entry in found) / 1e6:,.1f} MB in {len(found)} stores in {root}")
+
+
+@cache.command(name="clear")
+@folder
+def cache_clear(folder: Path | None) -> None:
+    """Delete all that no running process uses."""
+    from kerastk.training.store import default_folder, entries, trim
+
+    root = folder or default_folder()
+    freed = trim(root, 0)
+    left = len(entries(root))
+    click.echo(f"{freed / 1e6:,.1f} MB freed" + (f"; {left} stores are in use" if left else ""))
 
 
 @commands.command()

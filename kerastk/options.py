@@ -1,6 +1,7 @@
 """A recipe's fields as command-line options: one description for the command line, TOML and Python."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import click
@@ -11,10 +12,12 @@ from kerastk.recipe import GROUPS, Recipe, from_text
 class RecipeCommand(click.Command):
     """A command whose options come from a recipe's fields; its help is grouped, the common options first."""
 
-    def __init__(self, *args: Any, recipe: type[Recipe], without: tuple[str, ...] = (), **kwargs: Any):
+    def __init__(self, *args: Any, recipe: type[Recipe], only: Collection[str] | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.recipe = recipe
-        self.params.extend(recipe_options(recipe, without))
+        # The data of a command that takes it as an argument is no option.
+        taken = {parameter.name for parameter in self.params}
+        self.params.extend(option for option in recipe_options(recipe, only) if option.name not in taken)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Groups of the recipe's options, then those of the command itself."""
@@ -38,12 +41,12 @@ class RecipeCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def recipe_options(kind: type[Recipe], without: tuple[str, ...] = ()) -> list[click.Option]:
-    """An option a field, in groups, but for the fields `without`.
+def recipe_options(kind: type[Recipe], only: Collection[str] | None = None) -> list[click.Option]:
+    """An option a field, in groups; with `only` those of some fields.
 
     No option has a default of its own: what is not given stays out of the recipe, so that a file's value counts.
     """
-    fields = [field for field in dataclasses.fields(kind) if field.name not in without]
+    fields = [field for field in dataclasses.fields(kind) if only is None or field.name in only]
     fields.sort(key=lambda field: (not field.metadata["common"], GROUPS.index(field.metadata["group"])))
     return [_option(field) for field in fields]
 

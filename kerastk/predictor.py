@@ -17,6 +17,7 @@ from kerastk.datasets.files import Finding, folder_reader, read_file, walk
 from kerastk.datasets.images import RESIZES, decode, from_pil
 from kerastk.datasets.source import natural_key
 from kerastk.errors import DataError, PhotoError, RunError
+from kerastk.evaluation.neighbours import Neighbours
 from kerastk.evaluation.scores import of_batch
 from kerastk.run import Run
 
@@ -59,7 +60,9 @@ class Predictor:
             raise RunError(f"{run.labels_json} does not describe a classifier of photos.")
         self.run = run
         self.model = load_model(run)
-        expected = (None, self.image_size, self.image_size, 3), (None, len(self.classes))
+        self.neighbours = Neighbours.load(run.neighbours_npz) if labels.get("head") == "knn" else None
+        outputs = len(self.classes) if self.neighbours is None else self.neighbours.features.shape[1]
+        expected = (None, self.image_size, self.image_size, 3), (None, outputs)
         if (self.model.input.shape, self.model.output.shape) != expected:
             raise RunError(f"{run.model_keras} and {run.labels_json} do not belong together.")
 
@@ -95,7 +98,7 @@ class Predictor:
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities, (photos, classes) float32, for (photos, image_size, image_size, 3) uint8."""
-        return of_batch(self.model, pixels, self.batch_size)
+        return of_batch(self.model, pixels, self.batch_size, self.neighbours)
 
     def stream(
         self, inputs: Iterable[str | os.PathLike], *, top: int = 1, threads: int | None = None

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 import tomllib
 import types
 import typing
@@ -25,6 +26,8 @@ GROUPS = ("data", "network", "training", "output")
 # What None stands for where it is needed before the rest can be resolved.
 SPLIT = "70/15/15"
 MAX_BAD = 0.01
+DROPOUT = 0.2
+CACHE_SIZE = "20GB"
 
 
 def option(
@@ -64,7 +67,9 @@ class Recipe:
         None, "Percent of the photos for training, validation and, if wanted, test.",
         group="data", auto=SPLIT, common=True,
     )  # fmt: skip
-    split_seed: int = option(0, "Another number gives another split.", group="data", low=0, high=2**32 - 1)
+    split_seed: int | None = option(
+        None, "Another number gives another split.", group="data", auto="0", low=0, high=2**32 - 1
+    )
     threads: int | None = option(
         None, "Threads that read and decode.", group="data", auto="one a core, at most 16", low=1, high=256
     )
@@ -75,16 +80,19 @@ class Recipe:
     batch_size: int = option(32, "Photos a step.", group="training", low=1, high=65_536, common=True)
     learning_rate: float | None = option(
         None, "Peak learning rate of the main phase.", group="training",
-        auto="0.0001; 0.001 with --weights none", low=1e-9, high=10, common=True,
+        auto="0.0003 for one stage, 0.0001 for more; 0.001 with --weights none", low=1e-9, high=10, common=True,
     )  # fmt: skip
     warmup_epochs: float | None = option(
         None, "Linear rise of the learning rate at the start of the main phase.", group="training",
         auto="1, or a tenth of a shorter phase", unit="epochs", low=0, high=1000,
     )  # fmt: skip
-    weight_decay: float = option(0.05, "AdamW's decoupled weight decay.", group="training", low=0, high=10)
-    clipnorm: float = option(
-        1.0, "Largest global norm of the gradients; 0 leaves them as they are.", group="training", low=0, high=1e6
+    weight_decay: float | None = option(
+        None, "AdamW's decoupled weight decay.", group="training", auto="0.05", low=0, high=10
     )
+    clipnorm: float | None = option(
+        None, "Largest global norm of the gradients; 0 leaves them as they are.",
+        group="training", auto="1", low=0, high=1e6,
+    )  # fmt: skip
     patience: int | None = option(
         None, "Stop a phase after so many epochs without a better validation cross-entropy.",
         group="training", auto="5; 15 with --weights none", unit="epochs", low=1, high=100_000,
@@ -144,9 +152,15 @@ class Finetune(Recipe):
     )  # fmt: skip
     unfreeze: str | int | None = option(
         None, "What is trained after the head: head (nothing more), all, or the number of stages from the top.",
-        group="network", auto="2, or as many as the base has", common=True,
+        group="network", auto="1; all where the base has no stages", common=True,
     )  # fmt: skip
-    dropout: float = option(0.2, "Share of the features dropped before the head.", group="network", low=0, below=1)
+    dropout: float | None = option(
+        None, "Share of the features dropped before the head.", group="network", auto=str(DROPOUT), low=0, below=1
+    )
+    head: str = option(
+        "dense", "What answers on top of the base: a dense layer, or a linear support vector machine or the nearest "
+        "neighbours on the frozen base's features.", group="network", choices=("dense", "svm", "knn"),
+    )  # fmt: skip
     image_size: int | None = option(
         None, "Side of the square that the network sees.", group="network",
         auto="the base's own, 64 to 480", unit="pixels", low=8, high=4096, common=True,
@@ -164,16 +178,42 @@ class Finetune(Recipe):
         group="data", auto=str(MAX_BAD), low=0, high=1,
     )  # fmt: skip
     strict: bool = option(False, "Refuse the data at any finding of `kerastk check`.", group="data")
+    probe: str | None = option(
+        None, "How the first phase finds the head on the frozen base: solve it (logistic regression), train it in "
+        "minibatches, or none.", group="training", choices=("solve", "train", "none"),
+        auto="solve; train where there are too many photos or classes",
+    )  # fmt: skip
     head_epochs: int | None = option(
-        None, "Epochs of the first phase, on the frozen base.", group="training",
+        None, "Epochs of the first phase with --probe train.", group="training",
         auto="3; 20 with --unfreeze head", unit="epochs", low=1, high=100_000,
     )  # fmt: skip
     head_learning_rate: float | None = option(
-        None, "Peak learning rate of the first phase.", group="training", auto="0.002", low=1e-9, high=10
-    )
-    label_smoothing: float = option(
-        0.1, "Share of the probability given to all classes alike in the training loss.",
-        group="training", low=0, below=1,
+        None, "Peak learning rate of the first phase with --probe train.", group="training", auto="0.002",
+        low=1e-9, high=10,
+    )  # fmt: skip
+    layer_decay: float | None = option(
+        None, "Each block's learning rate as a share of that of the block above it, like 0.75.", group="training",
+        auto="the same for all", low=0.01, high=1,
+    )  # fmt: skip
+    label_smoothing: float | None = option(
+        None, "Share of the probability given to all classes alike in the training loss.",
+        group="training", auto="0.1", low=0, below=1,
+    )  # fmt: skip
+    cache: str = option(
+        "auto", "Where to keep what the frozen part makes of the photos: auto (kerastk's cache folder, if it pays and "
+        "there is room), off, or a folder.", group="training",
+    )  # fmt: skip
+    cache_size: str | None = option(
+        None, "What the cache may take on the disk, over all runs; the least recently used is thrown out.",
+        group="training", auto=CACHE_SIZE, unit="bytes",
+    )  # fmt: skip
+    cache_dtype: str | None = option(
+        None, "Type of the stored numbers.", group="training", choices=("float32", "float16", "bfloat16"),
+        auto="float16; bfloat16 with --precision bfloat16 or where float16 overflows",
+    )  # fmt: skip
+    views: int | None = option(
+        None, "Augmented views of each training photo in the cache; epoch e shows view e mod views.", group="training",
+        auto="6, or as many as there is room for", low=1, high=1000,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -187,23 +227,53 @@ class Finetune(Recipe):
             raise RecipeError(f"unfreeze must be at least 1 stage; got {self.unfreeze}. For the head alone: head.")
         if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs >= self.epochs:
             raise RecipeError(f"warmup_epochs must be below epochs, {self.epochs}; got {self.warmup_epochs:g}.")
+        caching = ("views", "cache_size", "cache_dtype")
+        if self.cache_size is not None:
+            size_bytes(self.cache_size)
+        if self.cache == "off":
+            self._refuse(caching, "with cache off")
         if self.weights == "none":
-            self._refuse(("head_epochs", "head_learning_rate", "unfreeze"), "with weights none (one phase trains all)")
-        if self.unfreeze == "head":
+            if self.head != "dense":
+                raise RecipeError(f"head {self.head} needs pretrained features; with weights none use head dense.")
+            if self.cache not in ("auto", "off"):
+                raise RecipeError("cache has no effect with weights none (nothing is frozen); leave it out.")
             self._refuse(
-                ("epochs", "learning_rate", "warmup_epochs"),
-                "with unfreeze head (see head_epochs and head_learning_rate)",
+                ("probe", "head_epochs", "head_learning_rate", "unfreeze", "layer_decay", *caching),
+                "with weights none (one phase trains all)",
             )
+        if self.probe != "train":
+            self._refuse(("head_epochs", "head_learning_rate"), "without probe train (the head is not trained alone)")
+        if self.head != "dense":
+            if self.unfreeze not in (None, "head"):
+                raise RecipeError(f"head {self.head} is fitted on a frozen base; leave unfreeze out.")
+            self._refuse(("probe",), f"with head {self.head}, which is fitted at once")
+        if self.head_alone:
+            if self.probe == "none":
+                raise RecipeError("unfreeze head and probe none leave nothing to train; leave one out.")
+            self._refuse(("epochs", "learning_rate", "warmup_epochs", "layer_decay"), "where the head alone is fitted")
+            if self.probe != "train":
+                self._refuse(
+                    ("patience", "weight_decay", "clipnorm", "label_smoothing", "dropout", "views", "cache_dtype"),
+                    "where the head is solved and nothing is trained",
+                )
+        elif self.unfreeze == "all" and self.probe != "train":
+            self._refuse(("views", "cache_dtype"), "with unfreeze all (nothing is frozen)")
         if self.strict:
             self._refuse(("max_bad",), "with strict, which refuses any finding")
 
+    @property
+    def head_alone(self) -> bool:
+        """Whether nothing but the head is fitted."""
+        return self.unfreeze == "head" or self.head != "dense"
+
     def resolve(
         self, *, base: str, image_size: int, stages: int, threads: int, precision: str, device: str,
-        split: str | None, name: str,
+        split: str | None, split_seed: int | None, name: str, solvable: bool,
     ) -> "Finetune":  # fmt: skip
         """A copy with every automatic value filled in from what the run found. The defaults stand here, once.
 
-        `stages` is how many the base can be cut into; `split` is None where the data came with all its splits.
+        `stages` is how many the base can be cut into; `split` and `split_seed` are None where the data came with all
+        its splits; `solvable` says whether the head can be solved at once. `views` the trainer fills in.
         """
         fresh = self.weights == "none"
         values: dict[str, Any] = {
@@ -213,20 +283,30 @@ class Finetune(Recipe):
             "precision": precision,
             "device": device,
             "split": split,
+            "split_seed": split_seed,
             "name": name,
-            "patience": _or(self.patience, 15 if fresh else 5),
         }
         if not self.strict:
             values["max_bad"] = _or(self.max_bad, MAX_BAD)
         if not fresh:
-            values["unfreeze"] = _or(self.unfreeze, 2 if stages > 2 else "all")
-            values["head_epochs"] = _or(self.head_epochs, 20 if values["unfreeze"] == "head" else 3)
+            values["unfreeze"] = "head" if self.head_alone else _or(self.unfreeze, 1 if stages > 1 else "all")
+            if self.head == "dense":
+                values["probe"] = _or(self.probe, "solve" if solvable else "train")
+        if values.get("probe") == "train":
+            values["head_epochs"] = _or(self.head_epochs, 20 if self.head_alone else 3)
             values["head_learning_rate"] = _or(self.head_learning_rate, 2e-3)
-        if values.get("unfreeze") != "head":
+        if not self.head_alone:
             epochs = _or(self.epochs, 30 if fresh else 12)
             values["epochs"] = epochs
-            values["learning_rate"] = _or(self.learning_rate, 1e-3 if fresh else 1e-4)
+            gentle = 3e-4 if values.get("unfreeze") == 1 else 1e-4
+            values["learning_rate"] = _or(self.learning_rate, 1e-3 if fresh else gentle)
             values["warmup_epochs"] = _or(self.warmup_epochs, float(min(1.0, epochs / 10)))
+        if not self.head_alone or values.get("probe") == "train":
+            values["patience"] = _or(self.patience, 15 if fresh else 5)
+            values["weight_decay"] = _or(self.weight_decay, 0.05)
+            values["clipnorm"] = _or(self.clipnorm, 1.0)
+            values["label_smoothing"] = _or(self.label_smoothing, 0.1)
+            values["dropout"] = _or(self.dropout, DROPOUT)
         return dataclasses.replace(self, **values)
 
 
@@ -245,6 +325,19 @@ def split_fractions(split: str) -> tuple[float, float, float]:
     if not good or parts[0] <= 0 or parts[1] <= 0 or parts[2] < 0:
         raise RecipeError(f"split must be percentages that add up to 100, like 70/15/15 or 85/15; got {split!r}.")
     return parts[0] / 100, parts[1] / 100, parts[2] / 100
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def size_bytes(text: str) -> int:
+    """`20GB` as 20,000,000,000. Raises RecipeError."""
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([KMGT]?B?)", text.strip(), re.IGNORECASE)
+    unit = match[2].upper() if match else ""
+    unit += "B" if unit and not unit.endswith("B") else ""
+    if match is None or float(match[1]) == 0:
+        raise RecipeError(f"cache_size must be a number of bytes like 500MB or 20GB; got {text!r}.")
+    return int(float(match[1]) * _UNITS[unit])
 
 
 def parse(path: str | os.PathLike) -> tuple[type[Recipe], dict[str, Any]]:
@@ -313,6 +406,8 @@ def _checked(field: dataclasses.Field, kinds: tuple[type, ...], value: Any) -> A
     limits = field.metadata
     if isinstance(value, os.PathLike) and str in kinds:
         value = os.fspath(value)
+    if kinds == (float,) and isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.\d{1,9})?%", value):
+        value = float(value[:-1]) / 100
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not any(type(value) is kind for kind in kinds):
@@ -345,7 +440,7 @@ def from_text(kind: type[Recipe], name: str, text: str) -> Any:
         if kinds == (int,):
             return int(text)
         if kinds == (float,):
-            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+            return float(text)
     except ValueError:
         pass
     return text

@@ -48,6 +48,17 @@ class Run:
         return cls(path)
 
     @classmethod
+    def create_next(cls, folder: Path, stem: str) -> "Run":
+        """A new run folder `<stem>-<n>`; another process may be doing the same."""
+        while True:
+            name = next_name(folder, stem)
+            try:
+                return cls.create(folder, name)
+            except RunError:
+                if not (folder / name).exists():
+                    raise
+
+    @classmethod
     def open(cls, path: str | os.PathLike) -> "Run":
         """An existing run folder of this format. Raises RunError."""
         run = cls(Path(path))
@@ -67,6 +78,7 @@ class Run:
     log_csv = property(lambda self: self.path / "log.csv")
     events = property(lambda self: self.path / "events")
     model_keras = property(lambda self: self.path / "model.keras")
+    neighbours_npz = property(lambda self: self.path / "neighbours.npz")
     labels_json = property(lambda self: self.path / "labels.json")
     metrics_json = property(lambda self: self.path / "metrics.json")
     predictions_csv = property(lambda self: self.path / "predictions.csv")
@@ -142,6 +154,10 @@ class Run:
         """model.keras"""
         with atomic_path(self.model_keras) as temporary:
             model.save(temporary)
+
+    def write_neighbours(self, neighbours: Any) -> None:
+        """neighbours.npz, of a run with head knn."""
+        neighbours.save(self.neighbours_npz)
 
     def _write_csv(self, path: Path, rows: list[dict]) -> None:
         text = io.StringIO(newline="")

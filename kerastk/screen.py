@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import keras
 
     from kerastk.run import Run
+    from kerastk.training.phases import Phase, Probe
     from kerastk.training.trainer import Plan
 
 
@@ -28,6 +29,9 @@ def _shown(text: str) -> str:
     return escape(printable(text))
 
 
+SOLVED = {"logistic": "logistic regression", "svm": "linear support vector machine", "knn": "nearest neighbours"}
+
+
 class Screen:
     """Where a run shows itself. With `show` false nothing is printed."""
 
@@ -35,15 +39,16 @@ class Screen:
         self.console = Console(quiet=not show, soft_wrap=not Console().is_terminal, highlight=False)
         self._progress: Progress | None = None
         self._epochs = 0
+        self._headed = False
 
     @contextlib.contextmanager
-    def checking(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """A bar while the photos are looked at; gives the function to report (done, total) to."""
+    def working(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar while photos pass; gives the function to report (done, total) to."""
         if not self.console.is_terminal or self.console.quiet:
             yield lambda done, total: None
             return
         with _bar(self.console) as bar:
-            job = bar.add_task(f"looking at {name}", total=None)
+            job = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(job, completed=done, total=total)
 
     def plan(self, plan: "Plan") -> None:
@@ -64,7 +69,7 @@ class Screen:
             table.add_row(f"... {len(manifest.classes) - len(shown)} more", *("" for _ in names))
         table.add_row("all", *(str(sum(counts[name].values())) for name in names), style="bold")
         self.console.print(table)
-        for note in manifest.notes:
+        for note in (*manifest.notes, *plan.notes):
             self.console.print(f"note     {_shown(note)}")
         self._findings_line(plan.data.look, len(manifest.set_aside))
         self._epochs = sum(phase.epochs for phase in plan.phases)
@@ -73,15 +78,47 @@ class Screen:
             f"{plan.model.count_params():,} parameters"
         )
         for phase in plan.phases:
-            what = {"head": "the head", "all": "everything"}.get(phase.unfreeze)
-            what = what or f"the head and the top {phase.unfreeze} stages"
-            self.console.print(
-                f"phase    {phase.name}: {what}, {plan.trainable[phase.name]:,} trainable parameters, "
-                f"{phase.epochs} epochs, learning rate {phase.learning_rate:g}"
-            )
+            self._phase(phase, plan)
         self.console.print(
             f"device   {plan.device} ({keras.backend.backend()}), {recipe.precision}: {_shown(plan.precision_reason)}"
         )
+
+    def _phase(self, phase: "Phase | Probe", plan: "Plan") -> None:
+        what = {"head": "the head", "all": "everything"}.get(phase.unfreeze)
+        what = what or f"the head and the top {phase.unfreeze} stages"
+        how = f"{plan.trainable[phase.name]:,} parameters, "
+        if not phase.epochs:
+            how = SOLVED[phase.kind] if phase.kind == "knn" else how + SOLVED[phase.kind]
+        else:
+            how += f"{phase.epochs} epochs, learning rate {phase.learning_rate:g}"
+        self.console.print(f"phase    {phase.name}: {what}, {how}")
+        choice = plan.choices.get(phase.name)
+        if choice is None or plan.recipe.weights == "none":
+            return
+        if choice.point is None:
+            self.console.print(f"cache    none for {phase.name}: {_shown(choice.reason)}")
+            return
+        photos = len(plan.data.train.photos)
+        shape = " x ".join(map(str, choice.point.tensor.shape[1:]))
+        self.console.print(
+            f"cache    for {phase.name} at {choice.point.name} ({shape}, {choice.point.dtype}): "
+            f"{_count(choice.views, 'view')} of {photos:,} photos, {choice.size / 1e6:,.0f} MB; "
+            f"{100 * choice.frozen_share:.0f} % of the network's work is done once"
+        )
+
+    def solved(self, kind: str, note: str, *, rows: int, passed: float, solved: float) -> None:
+        """The head is fitted."""
+        self.console.print(
+            f"probe    {rows:,} feature vectors in {_duration(passed)}, {SOLVED[kind]} ({note}) in {solved:.1f}s"
+        )
+
+    def cached(self, *, computed: bool, seconds: float, with_cache: float | None, without: float | None) -> None:
+        """The activations of a phase are there."""
+        how = f"made in {_duration(seconds)}" if computed else "all there already"
+        expected = ""
+        if with_cache is not None:
+            expected = f"; an epoch should take about {_duration(with_cache)}, without it {_duration(without)}"
+        self.console.print(f"cache    {how}{expected}")
 
     def _findings_line(self, look: Look, set_aside: int) -> None:
         if look.findings:
@@ -143,21 +180,21 @@ class Screen:
     def epoch(self, row: dict[str, Any]) -> None:
         """A line for an epoch, under a head at the first; `left` is for all that are left at this epoch's pace."""
         self.close()
-        if row["epoch"] == 1:
-            head = ("epoch", "phase", "loss", "acc", "val loss", "val acc", "lr", "photos/s", "wait", "left")
-            self._line(head)
-        left = row["seconds"] * (self._epochs - row["epoch"])
+        if not self._headed:
+            self._headed = True
+            self._line(("epoch", "phase", "loss", "acc", "val loss", "val acc", "lr", "photos/s", "wait", "left"))
+        trained = row["epoch"] > 0
         cells = (
-            f"{row['epoch']}/{self._epochs}",
+            f"{row['epoch']}/{self._epochs}" if trained else "-",
             row["phase"],
-            f"{row['loss']:.3f}",
-            f"{row['accuracy']:.3f}",
+            f"{row['loss']:.3f}" if "loss" in row else "-",
+            f"{row['accuracy']:.3f}" if "accuracy" in row else "-",
             f"{row['val_cross_entropy']:.3f}",
             f"{row['val_accuracy']:.3f}",
-            f"{row['learning_rate']:.1e}",
+            f"{row['learning_rate']:.1e}" if trained else "-",
             f"{row['photos_per_second']:.0f}",
             f"{100 * row['wait_share']:.0f} %",
-            _duration(left),
+            _duration(row["seconds"] * (self._epochs - row["epoch"])) if trained else "-",
         )
         self._line(cells)
 
@@ -171,7 +208,9 @@ class Screen:
     def finished(self, run: "Run", metrics: dict[str, Any]) -> None:
         """The figures, and how to use the model."""
         best = metrics["best"]
-        self.console.print(f"best     epoch {best['epoch']} ({best['phase']})")
+        self.console.print(
+            f"best     epoch {best['epoch']} ({best['phase']})" if best["epoch"] else "best     the probe"
+        )
         self.figures("test" if "test" in metrics else "validation", metrics.get("test", metrics["validation"]))
         self.console.print(f"use      kerastk predict {_shown(str(run.path))} PHOTOS --out answers.csv")
 
@@ -210,6 +249,10 @@ class Screen:
 def _bar(console: Console) -> Progress:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

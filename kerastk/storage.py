@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from kerastk.errors import RecipeError
+
 
 def cache_folder() -> Path:
     """The folder for what can be made again: `$KERASTK_CACHE`, else `kerastk` in the user's cache folder."""
@@ -55,3 +57,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """Write `content` to `path`: the whole of it or nothing."""
     with atomic_writer(path, binary=isinstance(content, bytes)) as file:
         file.write(content)
+
+
+def check_ending(path: Path, endings: tuple[str, ...]) -> None:
+    """Refuse, with a RecipeError, an output file whose ending names no format."""
+    if path.suffix not in endings:
+        raise RecipeError(f"--out must end in {', '.join(endings)}; got {str(path)!r}.")

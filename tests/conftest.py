@@ -50,13 +50,14 @@ def small_run(digits, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pretrained_run(digits, small_run, tmp_path_factory):
-    """A finished two-phase run that starts from the network of `small_run`."""
+    """A finished run of two trained phases that starts from the network of `small_run`."""
     import kerastk
 
     folder = tmp_path_factory.mktemp("runs")
     recipe = kerastk.Finetune(
-        data=str(digits), weights=str(small_run.path), unfreeze=1, head_epochs=1, epochs=2, runs=str(folder), threads=2
-    )
+        data=str(digits), weights=str(small_run.path), unfreeze=1, probe="train", head_epochs=1, epochs=2,
+        runs=str(folder), threads=2,
+    )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERASTK_CACHE", str(folder / "cache"))
         return kerastk.train(recipe, show=False)

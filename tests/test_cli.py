@@ -40,6 +40,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd):
         ["train", "flower"],
         ["check", tmp_path],
         ["evaluate", tmp_path, tmp_path],
+        ["embed", tmp_path / "none", "--out", "x.npz"],
+        ["embed", tmp_path, "--out", "x.csv"],
+        ["finetune", tmp_path, "--cache", "off", "--views", "3"],
+        ["finetune", tmp_path, "--cache-size", "lots"],
         ["weights", "fetch", "nothing"],
         ["train", tmp_path / "none.toml"],
     ):

@@ -2,6 +2,7 @@ import re
 import runpy
 from pathlib import Path
 
+import click
 import pytest
 
 import kerastk
@@ -32,6 +33,8 @@ def test_every_command_and_option_that_is_shown_exists(path):
         command = commands.commands[words[1]]
         if words[1] == "train":
             command = commands.commands["finetune"]
+        if isinstance(command, click.Group):
+            command = command.commands[words[2]]
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         known |= {"--data"} if words[1] == "train" else set()
         assert {word for word in words if word.startswith("--")} <= known | {"--help"}, line

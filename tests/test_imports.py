@@ -4,8 +4,9 @@ import sys
 import pytest
 
 HEAVY = ("keras", "tensorflow", "jax", "torch", "sklearn", "matplotlib", "numpy", "PIL", "grain", "rich")
-COMMANDS = [[], ["finetune"], ["train"], ["train", "digits"], ["predict"], ["evaluate"], ["check"], ["bases"],
-            ["recipes"], ["weights"], ["weights", "fetch"], ["demo"]]  # fmt: skip
+COMMANDS = [[], ["finetune"], ["train"], ["train", "digits"], ["predict"], ["evaluate"], ["check"], ["embed"],
+            ["cache"], ["cache", "info"], ["cache", "clear"], ["bases"], ["recipes"], ["weights"], ["weights", "fetch"],
+            ["demo"]]  # fmt: skip
 
 
 def loaded_by(code):

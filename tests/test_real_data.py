@@ -20,7 +20,7 @@ def test_weather4_trains_and_every_photo_is_used_or_listed(shared, tmp_path):
     data, weights = available(shared, "data/weather4.zip", "weights/mobilenet_v2_0.35_224_notop.weights.h5")
     run = kerastk.train(
         kerastk.Finetune(
-            data=data, base="mobilenet_v2_0.35", weights=weights, image_size=96, unfreeze="head", head_epochs=4,
+            data=data, base="mobilenet_v2_0.35", weights=weights, image_size=96, unfreeze="head",
             runs=str(tmp_path),
         ),
         show=False,

@@ -4,14 +4,14 @@ import os
 import pytest
 
 from kerastk.errors import RecipeError
-from kerastk.recipe import Finetune, construct, dump, load, split_fractions
+from kerastk.recipe import Finetune, construct, dump, load, size_bytes, split_fractions
 from kerastk.storage import write_atomic
 
 
 def test_defaults_stand_and_automatic_values_are_none():
     recipe = Finetune()
-    assert (recipe.batch_size, recipe.label_smoothing, recipe.weights) == (32, 0.1, "imagenet")
-    assert recipe.epochs is recipe.unfreeze is recipe.image_size is None
+    assert (recipe.batch_size, recipe.head, recipe.cache, recipe.weights) == (32, "dense", "auto", "imagenet")
+    assert recipe.epochs is recipe.unfreeze is recipe.probe is recipe.weight_decay is recipe.image_size is None
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,9 @@ def test_defaults_stand_and_automatic_values_are_none():
         Finetune(),
         Finetune(data='a "quoted"\nfolder/', base="resnet50", unfreeze=3, epochs=7, learning_rate=1e-4, strict=True),
         Finetune(weights="none", split="85/15", warmup_epochs=2, name="a run"),
-        Finetune(unfreeze="head", head_epochs=4, dropout=0.0),
+        Finetune(unfreeze="head", probe="train", head_epochs=4, dropout=0.0),
+        Finetune(head="knn", cache="elsewhere/cache", cache_size="1.5tb"),
+        Finetune(probe="none", layer_decay=0.75, views=3, cache_dtype="float32"),
         Finetune(data=os.fsdecode(b"caf\xe9/photos")),
     ],
 )
@@ -67,6 +69,17 @@ def test_a_recipe_is_frozen():
         ({"unfreeze": "9" * 5000}, "unfreeze must be head, all or a number of stages"),
         ({"warmup_epochs": 5, "epochs": 5}, "warmup_epochs must be below epochs, 5; got 5"),
         ({"name": "../elsewhere"}, "name must be a folder's name"),
+        ({"head": "tree"}, "head must be one of dense, svm, knn; got 'tree'"),
+        ({"probe": "maybe"}, "probe must be one of solve, train, none; got 'maybe'"),
+        ({"layer_decay": 0.0}, "layer_decay must be at least 0.01 and at most 1; got 0.0"),
+        ({"layer_decay": 1.5}, "layer_decay must be at least 0.01 and at most 1; got 1.5"),
+        ({"views": 0}, "views must be at least 1"),
+        ({"cache_dtype": "int8"}, "cache_dtype must be one of float32, float16, bfloat16; got 'int8'"),
+        ({"cache_size": 2_000_000}, "cache_size must be text; got 2000000"),
+        *(
+            ({"cache_size": text}, f"cache_size must be a number of bytes like 500MB or 20GB; got {text!r}")
+            for text in ("lots", "", "0", "0.0GB", "-1GB", "1e9", "nan", "20 XB", "20GBB", "GB", "9" * 40)
+        ),
         ({"data": "a\0b"}, "NUL"),
     ],
 )
@@ -76,21 +89,85 @@ def test_a_wrong_value_is_refused_with_what_would_work(values, said):
     assert said in str(error.value)
 
 
+CACHED = ("views", "cache_size", "cache_dtype")
+TRAINED = ("patience", "weight_decay", "clipnorm", "label_smoothing", "dropout")
+MAIN = ("epochs", "learning_rate", "warmup_epochs")
+HEAD = ("head_epochs", "head_learning_rate")
+VALUES = {
+    "views": 2, "cache_size": "1GB", "cache_dtype": "float16", "patience": 2, "weight_decay": 0.1, "clipnorm": 1.0,
+    "label_smoothing": 0.1, "dropout": 0.3, "epochs": 3, "learning_rate": 0.1, "warmup_epochs": 1.0, "head_epochs": 2,
+    "head_learning_rate": 0.1, "unfreeze": "all", "probe": "solve", "layer_decay": 0.5, "cache": "folder",
+    "max_bad": 0.1,
+}  # fmt: skip
+# What each kind of recipe does not use.
+UNUSED = [
+    ({"weights": "none"}, (*CACHED, *HEAD, "unfreeze", "probe", "layer_decay", "cache")),
+    ({"cache": "off"}, CACHED),
+    # The head is not trained by itself.
+    ({}, HEAD),
+    ({"probe": "solve"}, HEAD),
+    ({"probe": "none"}, HEAD),
+    # Nothing but the head is fitted.
+    ({"unfreeze": "head", "probe": "train"}, (*MAIN, "layer_decay")),
+    # And that is done at once.
+    ({"unfreeze": "head"}, (*MAIN, *HEAD, *TRAINED, "layer_decay", "views", "cache_dtype")),
+    ({"unfreeze": "head", "probe": "solve"}, (*MAIN, *HEAD, *TRAINED, "layer_decay", "views", "cache_dtype")),
+    ({"head": "svm"}, (*MAIN, *HEAD, *TRAINED, "layer_decay", "views", "cache_dtype", "probe")),
+    ({"head": "knn"}, (*MAIN, *HEAD, *TRAINED, "layer_decay", "views", "cache_dtype", "probe")),
+    # Nothing of what is trained is frozen.
+    ({"unfreeze": "all"}, (*HEAD, "views", "cache_dtype")),
+    ({"unfreeze": "all", "probe": "none"}, (*HEAD, "views", "cache_dtype")),
+    ({"strict": True}, ("max_bad",)),
+]
+
+
+@pytest.mark.parametrize(("values", "unused"), [(values, name) for values, names in UNUSED for name in names])
+def test_an_option_without_effect_is_refused(values, unused):
+    with pytest.raises(RecipeError, match=rf"^{unused} has no effect [^\n]*; leave it out\.$"):
+        Finetune(**values, **{unused: VALUES[unused]})
+
+
 @pytest.mark.parametrize(
-    ("values", "unused"),
+    ("values", "said"),
     [
-        ({"weights": "none", "head_epochs": 2}, "head_epochs"),
-        ({"weights": "none", "head_learning_rate": 0.1}, "head_learning_rate"),
-        ({"weights": "none", "unfreeze": "all"}, "unfreeze"),
-        ({"unfreeze": "head", "epochs": 3}, "epochs"),
-        ({"unfreeze": "head", "learning_rate": 0.1}, "learning_rate"),
-        ({"unfreeze": "head", "warmup_epochs": 1}, "warmup_epochs"),
-        ({"strict": True, "max_bad": 0.1}, "max_bad"),
+        ({"weights": "none", "head": "svm"}, "head svm needs pretrained features"),
+        ({"weights": "none", "head": "knn"}, "head knn needs pretrained features"),
+        ({"head": "svm", "unfreeze": 2}, "head svm is fitted on a frozen base; leave unfreeze out"),
+        ({"head": "knn", "unfreeze": "all"}, "head knn is fitted on a frozen base; leave unfreeze out"),
+        ({"unfreeze": "head", "probe": "none"}, "unfreeze head and probe none leave nothing to train"),
     ],
 )
-def test_an_option_without_effect_is_refused(values, unused):
-    with pytest.raises(RecipeError, match=f"^{unused} has no effect"):
+def test_what_cannot_go_together_is_refused(values, said):
+    with pytest.raises(RecipeError, match=r"^[^\n]*$") as error:
         Finetune(**values)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"unfreeze": "head", "probe": "train", "head_epochs": 2, "head_learning_rate": 0.1, "dropout": 0.3, "views": 2,
+         "weight_decay": 0.1, "clipnorm": 0, "label_smoothing": 0.0, "patience": 1, "cache_dtype": "float16"},
+        {"unfreeze": "all", "probe": "train", "views": 2, "cache_dtype": "float16"},
+        {"unfreeze": "all", "layer_decay": 0.75},
+        {"probe": "none", "layer_decay": 1},
+        {"head": "svm", "unfreeze": "head", "cache": "off"},
+        {"weights": "none", "cache": "off"},
+        {"weights": "none", "dropout": 0.3, "weight_decay": 0.1, "clipnorm": 0, "label_smoothing": 0.0, "patience": 1},
+    ],
+)  # fmt: skip
+def test_what_a_run_uses_is_taken(values):
+    recipe = Finetune(**values)
+    assert {name: getattr(recipe, name) for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("20GB", 20e9), ("1.5tb", 1.5e12), ("500MB", 500e6), ("500 mb", 500e6), ("7K", 7000), ("12", 12), ("12B", 12)],
+)
+def test_a_size_is_read_in_decimal_units(text, size):
+    assert size_bytes(text) == size
+    assert Finetune(cache_size=text).cache_size == text
 
 
 def test_float16_on_a_cpu_is_refused():
@@ -137,23 +214,64 @@ def test_split_fractions():
 
 
 FOUND = {"base": "vgg16", "image_size": 224, "threads": 2, "precision": "float32", "device": "cpu", "split": None,
-         "name": "x"}  # fmt: skip
+         "split_seed": None, "name": "x"}  # fmt: skip
 
 
-def test_resolve_fills_in_what_applies_and_nothing_else():
-    pretrained = Finetune().resolve(stages=5, **FOUND)
-    assert (pretrained.unfreeze, pretrained.head_epochs, pretrained.epochs, pretrained.patience) == (2, 3, 12, 5)
-    head = Finetune(unfreeze="head").resolve(stages=5, **FOUND)
-    assert head.epochs is head.learning_rate is head.warmup_epochs is None
-    assert head.head_epochs == 20
-    fresh = Finetune(weights="none").resolve(stages=5, **FOUND)
-    assert fresh.unfreeze is fresh.head_epochs is fresh.head_learning_rate is None
-    assert (fresh.epochs, fresh.learning_rate) == (30, 1e-3)
-    assert Finetune().resolve(stages=1, **FOUND).unfreeze == "all"
+def resolved(solvable=True, stages=5, **values):
+    return Finetune(**values).resolve(stages=stages, solvable=solvable, **FOUND)
 
 
-def test_a_resolved_recipe_loads_and_resolves_to_itself(tmp_path):
-    resolved = Finetune(strict=True).resolve(stages=5, **FOUND)
-    (tmp_path / "r.toml").write_text(dump(resolved))
+def test_resolve_fills_in_the_defaults():
+    pretrained = resolved()
+    assert (pretrained.unfreeze, pretrained.probe, pretrained.epochs, pretrained.patience) == (1, "solve", 12, 5)
+    assert (pretrained.weight_decay, pretrained.clipnorm, pretrained.label_smoothing, pretrained.dropout) == (
+        0.05, 1.0, 0.1, 0.2,
+    )  # fmt: skip
+    # The more is trained, the more gently.
+    assert [resolved(unfreeze=unfreeze).learning_rate for unfreeze in (1, 2, "all")] == [3e-4, 1e-4, 1e-4]
+    assert resolved(probe="train").head_epochs == 3
+    assert resolved(probe="train", unfreeze="head").head_epochs == 20
+    fresh = resolved(weights="none")
+    assert (fresh.epochs, fresh.learning_rate, fresh.patience) == (30, 1e-3, 15)
+    assert resolved(stages=1).unfreeze == "all"
+
+
+# What a kind of recipe holds once it is resolved, of the fields that not every kind has.
+KINDS = [
+    ({}, ("unfreeze", "probe", *MAIN, *TRAINED)),
+    ({"probe": "train"}, ("unfreeze", "probe", *HEAD, *MAIN, *TRAINED)),
+    ({"probe": "none"}, ("unfreeze", "probe", *MAIN, *TRAINED)),
+    ({"unfreeze": "all", "layer_decay": 0.75}, ("unfreeze", "probe", "layer_decay", *MAIN, *TRAINED)),
+    ({"unfreeze": "head"}, ("unfreeze", "probe")),
+    ({"unfreeze": "head", "probe": "train"}, ("unfreeze", "probe", *HEAD, *TRAINED)),
+    ({"head": "svm"}, ("unfreeze",)),
+    ({"head": "knn"}, ("unfreeze",)),
+    ({"weights": "none"}, (*MAIN, *TRAINED)),
+    ({"strict": True, "cache": "off"}, ("unfreeze", "probe", *MAIN, *TRAINED)),
+]
+
+
+@pytest.mark.parametrize(("values", "held"), KINDS)
+def test_resolve_fills_in_what_applies_and_nothing_else(values, held):
+    recipe = resolved(**values)
+    optional = {"unfreeze", "probe", "layer_decay", *MAIN, *HEAD, *TRAINED}
+    assert {name for name in optional if getattr(recipe, name) is not None} == set(held)
+    assert (recipe.max_bad is None) == recipe.strict
+
+
+def test_a_head_that_cannot_be_solved_is_trained():
+    assert resolved(solvable=False).probe == "train"
+    recipe = resolved(solvable=False, unfreeze="head")
+    assert (recipe.probe, recipe.head_epochs, recipe.patience, recipe.dropout) == ("train", 20, 5, 0.2)
+    # Who asks for it gets it.
+    assert resolved(solvable=False, probe="solve").probe == "solve"
+    assert resolved(solvable=False, head="knn").probe is None
+
+
+@pytest.mark.parametrize("solvable", [True, False])
+@pytest.mark.parametrize("values", [values for values, _ in KINDS])
+def test_a_resolved_recipe_loads_and_resolves_to_itself(values, solvable, tmp_path):
+    recipe = resolved(solvable, **values)
+    (tmp_path / "r.toml").write_text(dump(recipe))
     again = load(tmp_path / "r.toml")
-    assert again == resolved == again.resolve(stages=5, **FOUND)
+    assert again == recipe == again.resolve(stages=5, solvable=solvable, **FOUND)

@@ -55,7 +55,7 @@ def test_the_demos_recipe_takes_its_first_epoch(tmp_path):
 def test_every_other_recipe_can_be_planned(name, digits, tmp_path):
     recipe = load(recipes.folder() / f"{name}.toml", data=str(digits), runs=str(tmp_path))
     settled = plan(recipe, screen=Screen(show=False), dry=True)
-    assert [phase.name for phase in settled.phases] in (["head"], ["head", "finetune"])
+    assert [phase.name for phase in settled.phases] in (["probe"], ["probe", "finetune"])
     assert all(count > 0 for count in settled.trainable.values())
 
 

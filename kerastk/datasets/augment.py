@@ -14,6 +14,9 @@ from PIL import Image
 
 from kerastk.datasets.images import Box
 
+# A change of what a policy makes of the same draws changes this number; cached activations carry it.
+AUGMENT_VERSION = 1
+
 Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -43,11 +46,13 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """Mirrors left and right with probability 1/2."""
+    """Mirrors left and right with probability `probability`."""
+
+    probability: float = 0.5
 
     def __call__(self, pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Pixels in, pixels out: (size, size, 3) uint8."""
-        return pixels[:, ::-1] if random.random() < 0.5 else pixels
+        return pixels[:, ::-1] if random.random() < self.probability else pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,13 @@ class Policy:
     crop: Crop | None = None
     steps: tuple[Step, ...] = ()
 
+    @property
+    def flips(self) -> bool:
+        """Whether a mirrored photo is taken for one of the same class."""
+        return any(isinstance(step, Flip) for step in self.steps)
+
+
+MIRRORED = Policy(steps=(Flip(1.0),))
 
 POLICIES: dict[str, Policy] = {
     "none": Policy(),

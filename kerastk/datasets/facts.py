@@ -64,8 +64,8 @@ def pixel_digest(data: bytes) -> str:
 class FactStore:
     """Facts by SHA-256 in an SQLite file; usable from many threads and processes at once.
 
-    Facts belong to a version of the decoder and of Pillow; those of others are not returned. Where the file cannot
-    be used (a read-only disk, damage), the store is empty and stays so: it only saves time.
+    Facts belong to a version of the decoder and of Pillow; those of others are not returned. A damaged file is started
+    anew; where none can be used (a read-only disk), the store is empty and stays so: it only saves time.
     """
 
     _columns = "sha256, kind, error, format, width, height, mode, phash, thumbnail, pixels"
@@ -75,17 +75,28 @@ class FactStore:
         self._version = f"{DECODER_VERSION}/{PIL.__version__}"
         self._database = None
         path = path or cache_folder() / "facts.sqlite"
-        with contextlib.suppress(OSError, sqlite3.Error):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("PRAGMA synchronous=NORMAL")
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS facts (version TEXT, sha256 TEXT, kind TEXT, error TEXT, format TEXT, "
-                "width INT, height INT, mode TEXT, phash TEXT, thumbnail BLOB, pixels TEXT, "
-                "PRIMARY KEY (version, sha256)) WITHOUT ROWID"
-            )
-            self._database = database
+        try:
+            self._open(path)
+        except sqlite3.DatabaseError as error:
+            # Damaged, not merely locked or read-only: what it held can be found again.
+            if not isinstance(error, sqlite3.OperationalError):
+                with contextlib.suppress(OSError, sqlite3.Error):
+                    path.unlink()
+                    self._open(path)
+        except OSError:
+            pass
+
+    def _open(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS facts (version TEXT, sha256 TEXT, kind TEXT, error TEXT, format TEXT, "
+            "width INT, height INT, mode TEXT, phash TEXT, thumbnail BLOB, pixels TEXT, "
+            "PRIMARY KEY (version, sha256)) WITHOUT ROWID"
+        )
+        self._database = database
 
     def get(self, sha256: str) -> Facts | None:
         """The facts of a photo seen before, or None."""

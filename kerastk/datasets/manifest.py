@@ -28,7 +28,7 @@ class Manifest:
     set_aside: list[Finding]
     findings: list[Finding]
     split: str | None
-    split_seed: int
+    split_seed: int | None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -72,7 +72,7 @@ def settle(
     *,
     split: str | None,
     fractions: tuple[float, float, float],
-    split_seed: int,
+    split_seed: int | None,
     strict: bool,
     max_bad: float,
 ) -> Manifest:
@@ -84,7 +84,7 @@ def settle(
 
     Raises:
         DataError: too many unreadable photos, any finding under `strict`, fewer than two classes, a class that is too
-            small to split, or a `split` that would not be used.
+            small to split, or a `split` or `split_seed` that would not be used.
     """
     if strict and look.findings:
         first = look.findings[0]
@@ -121,16 +121,18 @@ def settle(
         if split is not None and not used:
             present = ", ".join(name for name in SPLITS if name in given)
             raise DataError(f"the data comes with {present}; --split {split} would not be used. Leave it out.")
+        if split_seed is not None and not missing:
+            raise DataError("the data comes with all its splits; --split-seed would not be used. Leave it out.")
         splits = {name: [p for p in photos if p.split == name] for name in SPLITS}
         kept = fractions[0] + sum(fractions[SPLITS.index(name)] for name in missing)
         shares = {name: fractions[SPLITS.index(name)] / kept for name in missing}
-        splits |= _cut(splits["train"], shares, split_seed)
+        splits |= _cut(splits["train"], shares, split_seed or 0)
         if missing:
             notes.append(f"{' and '.join(missing)} cut from train")
     else:
         used = True
         shares = {name: fractions[SPLITS.index(name)] for name in ("val", "test") if fractions[SPLITS.index(name)]}
-        splits = {name: [] for name in SPLITS} | _cut(look.photos, shares, split_seed)
+        splits = {name: [] for name in SPLITS} | _cut(look.photos, shares, split_seed or 0)
     if not splits["test"]:
         notes.append("no test split: the figures below are of the validation split, which chose the model")
     lacking = [c for c in look.source.classes if not any(p.label == c for p in splits["train"])]
@@ -138,7 +140,8 @@ def settle(
         raise DataError(f"class {', '.join(map(repr, lacking))} has no training photos.")
     splits = {name: sorted(splits[name], key=lambda p: p.path) for name in SPLITS}
     cut = split or "/".join(f"{100 * share:g}" for share in fractions)
-    return Manifest(look.source.classes, splits, set_aside, look.findings, cut if used else None, split_seed, notes)
+    seed = None if given and not missing else split_seed or 0
+    return Manifest(look.source.classes, splits, set_aside, look.findings, cut if used else None, seed, notes)
 
 
 _LOST = {kind for kind, (_, bad) in KINDS.items() if bad} | {"other-file", "no-class", "not-a-file", "unsafe-path"}

@@ -35,7 +35,7 @@ def open_photos(
     *,
     split: str | None,
     fractions: tuple[float, float, float],
-    split_seed: int,
+    split_seed: int | None,
     strict: bool,
     max_bad: float,
     image_size: int,

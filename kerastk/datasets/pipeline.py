@@ -8,6 +8,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -25,12 +26,54 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-class Split:
+class Rows:
+    """Labelled items in batches; a subclass says what a batch holds (`batches`).
+
+    In training the order is a new one each epoch, and all batches are full: the last one of an epoch is filled up with
+    items from the epoch's start. Else they come in their own order, with a shorter last batch.
+
+    `waited` counts the seconds that the consumer of `batches` waited; `failure` is the error that ended one, if any.
+    """
+
+    def __init__(self, photos: Sequence[Photo], classes: Sequence[str], *, batch_size: int, training: bool, seed: int):
+        self.photos = list(photos)
+        self.classes = list(classes)
+        self.training = training
+        self.batch_size = min(batch_size, len(self.photos))
+        self.seed = seed
+        self.failure: DataError | None = None
+        self.waited = 0.0
+        self._index = {name: number for number, name in enumerate(self.classes)}
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.photos) // self.batch_size)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(photos,) int64: each photo's class number, in the order of an unshuffled pass."""
+        return np.array([self._index[photo.label] for photo in self.photos], np.int64)
+
+    def numbers(self, epoch: int) -> np.ndarray:
+        """Which photo stands at each place of an epoch."""
+        if not self.training:
+            return np.arange(len(self.photos))
+        return np.resize(epoch_order(len(self.photos), self.seed, epoch), self.steps * self.batch_size)
+
+    def batches(self, first: int, last: int) -> grain.IterDataset:
+        """The batches of epochs `first` to `last` - 1, one after another, as a Grain data set (`fit` takes it)."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.steps
+
+
+class Split(Rows):
     """The photos of one split as batches of ((batch, size, size, 3) uint8, (batch, classes) float32 one-hot).
 
-    Iterating the training split gives an epoch; each further `iter` gives the next epoch, shuffled and augmented anew.
-    All its batches are full: the last one of an epoch is filled up with photos from the epoch's start. The other
-    splits come in order of path, plain, with a shorter last batch.
+    Iterating the training split (the one with a `policy`) gives an epoch; each further `iter` gives the next epoch,
+    shuffled and augmented anew. The other splits come in order of path, plain.
 
     >>> for images, labels in kerastk.open_data(recipe).train:
     ...     model.train_on_batch(images, labels)
@@ -49,30 +92,11 @@ class Split:
         policy: Policy | None = None,
         seed: int = 0,
     ):
-        self.photos = list(photos)
-        self.classes = list(classes)
-        self.training = policy is not None
-        self.batch_size = min(batch_size, len(self.photos))
-        self.failure: DataError | None = None
-        self.waited = 0.0
-        self._read, self._size, self._resize = read, image_size, resize
-        self._policy, self._seed, self._threads = policy, seed, threads
-        self._index = {name: number for number, name in enumerate(self.classes)}
+        super().__init__(photos, classes, batch_size=batch_size, training=policy is not None, seed=seed)
+        self.policy = policy
+        self.image_size, self.resize = image_size, resize
+        self._read, self._threads = read, threads
         self._next_epoch = 0
-        self._order = functools.lru_cache(maxsize=2)(functools.partial(epoch_order, len(self.photos), seed))
-
-    @property
-    def steps(self) -> int:
-        """Batches an epoch."""
-        return -(-len(self.photos) // self.batch_size)
-
-    @property
-    def truth(self) -> np.ndarray:
-        """(photos,) int64: each photo's class number, in the order of an unshuffled pass."""
-        return np.array([self._index[photo.label] for photo in self.photos], np.int64)
-
-    def __len__(self) -> int:
-        return self.steps
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self._next_epoch
@@ -81,21 +105,44 @@ class Split:
 
     def example(self, number: int, epoch: int = 0) -> Batch:
         """Photo `number` of the split as `epoch` shows it: ((size, size, 3) uint8, (classes,) float32)."""
-        photo = self.photos[number]
         label = np.zeros(len(self.classes), np.float32)
-        label[self._index[photo.label]] = 1
+        label[self._index[self.photos[number].label]] = 1
+        return self._pixels(number, self.policy, self.seed, epoch), label
+
+    def batches(self, first: int, last: int) -> grain.IterDataset:
+        """The batches of epochs `first` to `last` - 1, one after another, as a Grain data set (`fit` takes it)."""
+        numbers = functools.lru_cache(maxsize=2)(self.numbers)
+        per_epoch = len(numbers(first))
+
+        def load(index: int) -> Batch:
+            epoch, position = divmod(index, per_epoch)
+            return self.example(int(numbers(first + epoch)[position]), first + epoch)
+
+        return self._loaded(load, (last - first) * per_epoch, self.batch_size)
+
+    def view(self, numbers: Sequence[int], policy: Policy, seed: int, epoch: int, *, batch: int) -> grain.IterDataset:
+        """The photos `numbers`, in that order, as `policy` shows them in `epoch`: (batch, size, size, 3) uint8."""
+        return self._loaded(lambda index: self._pixels(numbers[index], policy, seed, epoch), len(numbers), batch)
+
+    def _loaded(self, load: Callable[[int], Any], count: int, batch: int) -> grain.IterDataset:
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=4 * batch)
+        items = grain.MapDataset.range(count).map(load).to_iter_dataset(options)
+        return Timed(items.batch(batch), self)
+
+    def _pixels(self, number: int, policy: Policy | None, seed: int, epoch: int) -> np.ndarray:
+        photo = self.photos[number]
         try:
             data = self._read(photo.path)
             if hashlib.sha256(data).hexdigest() != photo.sha256:
                 raise PhotoError("its content changed during the run")
-            if self._policy is None:
-                return decode(data, self._size, resize=self._resize), label
-            random = generator(self._seed, epoch, photo.sha256)
-            box = self._policy.crop.box(*self._canvas(photo), random) if self._policy.crop else None
-            pixels = decode(data, self._size, resize=self._resize, box=box)
-            for step in self._policy.steps:
+            if policy is None:
+                return decode(data, self.image_size, resize=self.resize)
+            random = generator(seed, epoch, photo.sha256)
+            box = policy.crop.box(*self._canvas(photo), random) if policy.crop else None
+            pixels = decode(data, self.image_size, resize=self.resize, box=box)
+            for step in policy.steps:
                 pixels = step(pixels, random)
-            return np.ascontiguousarray(pixels), label
+            return np.ascontiguousarray(pixels)
         except PhotoError as error:
             # TensorFlow would hide it in an error of its own; the trainer looks here.
             self.failure = DataError(f"{photo.path}: {error}. Put the photo back, or start a new run without it.")
@@ -103,46 +150,31 @@ class Split:
 
     def _canvas(self, photo: Photo) -> tuple[int, int]:
         """Width and height of what is cropped: the photo, or the square that `resize` makes of the whole of it."""
-        return (photo.width, photo.height) if self._resize == "crop" else (1, 1)
-
-    def batches(self, first: int, last: int) -> grain.IterDataset:
-        """The batches of epochs `first` to `last` - 1, one after another, as a Grain data set (`fit` takes it)."""
-        count = len(self.photos)
-        per_epoch = self.steps * self.batch_size if self.training else count
-
-        def load(index: int) -> Batch:
-            epoch, position = divmod(index, per_epoch)
-            epoch += first
-            number = self._order(epoch)[position % count] if self.training else position
-            return self.example(int(number), epoch)
-
-        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=4 * self.batch_size)
-        photos = grain.MapDataset.range((last - first) * per_epoch).map(load).to_iter_dataset(options)
-        return _Timed(photos.batch(self.batch_size), self)
+        return (photo.width, photo.height) if self.resize == "crop" else (1, 1)
 
 
-class _Timed(grain.IterDataset):
-    """Adds the time that the consumer waits for each batch to `split.waited`, in seconds."""
+class Timed(grain.IterDataset):
+    """Adds the time that the consumer waits for each batch to `rows.waited`, in seconds."""
 
-    def __init__(self, parent: grain.IterDataset, split: Split):
+    def __init__(self, parent: grain.IterDataset, rows: Rows):
         super().__init__(parent)
-        self._split = split
+        self._rows = rows
 
     def __iter__(self) -> grain.DatasetIterator:
-        return _TimedIterator(iter(self._parent), self._split)
+        return _TimedIterator(iter(self._parent), self._rows)
 
 
 class _TimedIterator(grain.DatasetIterator):
-    def __init__(self, parent: grain.DatasetIterator, split: Split):
+    def __init__(self, parent: grain.DatasetIterator, rows: Rows):
         super().__init__(parent)
-        self._split = split
+        self._rows = rows
 
     def __next__(self) -> Batch:
         start = time.perf_counter()
         try:
             return next(self._parent)
         finally:
-            self._split.waited += time.perf_counter() - start
+            self._rows.waited += time.perf_counter() - start
 
     def get_state(self) -> dict:
         return self._parent.get_state()

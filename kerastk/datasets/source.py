@@ -58,8 +58,8 @@ def natural_key(text: str) -> list:
     return [*keys, (0, 0, text)]
 
 
-def open_source(data: Any) -> Source:
-    """The labelled files of `data`.
+def open_source(data: Any, *, labelled: bool = True) -> Source:
+    """The labelled files of `data`; without `labelled` photos that lie in no class folder are taken too, as class "".
 
     Raises:
         DataError: nothing is there, it is of no kind that kerastk reads, or it holds no class.
@@ -80,7 +80,7 @@ def open_source(data: Any) -> Source:
         raise DataError(f"cannot open the data {text!r}: {error}.") from None
     name = run_name(path)
     if stat.S_ISDIR(mode):
-        return _from_tree(name, *walk(path), folder_reader(path))
+        return _from_tree(name, *walk(path), folder_reader(path), labelled=labelled)
     if not stat.S_ISREG(mode):
         raise DataError(f"{text!r} is neither a folder nor a file.")
     lower = path.name.lower()
@@ -90,7 +90,7 @@ def open_source(data: Any) -> Source:
         return _from_table(*parquet_rows(path), root=path.parent, name=name)
     if ARCHIVE.search(lower):
         members, findings, read = open_archive(path)
-        return _from_tree(name, members, findings, read)
+        return _from_tree(name, members, findings, read, labelled=labelled)
     raise DataError(
         f"{text!r} is no data that kerastk reads; give a folder, a .zip, .tar, .csv or .parquet file, or tfds:NAME."
     )
@@ -103,7 +103,9 @@ def run_name(path: Path) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60] or "data"
 
 
-def _from_tree(name: str, names: list[str], findings: list[Finding], read: Callable[[str], bytes]) -> Source:
+def _from_tree(
+    name: str, names: list[str], findings: list[Finding], read: Callable[[str], bytes], *, labelled: bool = True
+) -> Source:
     """Labels and splits from the names: the first folder (below train/, val/, test/ where it has them) is the class."""
     trees = [PurePosixPath(each).parts for each in names]
     # Texts, tables and files without an ending, beside the photos, say nothing of the layout.
@@ -132,6 +134,9 @@ def _from_tree(name: str, names: list[str], findings: list[Finding], read: Calla
         inner = tree[depth + by_split :]
         if len(inner) < 2 or tree[:depth] != wrapping or (by_split and tree[depth].lower() not in SPLIT_NAMES):
             kind = "other-file" if _is_other(tree[-1]) else "no-class"
+            if kind == "no-class" and not labelled:
+                files.append(File(each, ""))
+                continue
             findings.append(Finding(kind, (each,), "not inside a class folder"))
             continue
         files.append(File(each, inner[0], SPLIT_NAMES[tree[depth].lower()] if by_split else None))

@@ -4,6 +4,8 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 
 def interval(hits: int, total: int) -> tuple[float, float]:
@@ -33,6 +35,37 @@ def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bin
     return float(sum(gaps))
 
 
+def cross_entropy(logits: np.ndarray, truth: np.ndarray) -> float:
+    """Mean cross-entropy, in nats, of (photos, classes) logits and (photos,) class numbers."""
+    logits = logits.astype(np.float64)
+    return float((logsumexp(logits, axis=1) - logits[np.arange(len(truth)), truth]).mean())
+
+
+def log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Mean cross-entropy, in nats, of (photos, classes) probabilities and (photos,) class numbers."""
+    of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+    return float(-np.log(np.maximum(of_truth, 1e-12)).mean())
+
+
+def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+    """The number to divide logits by so that their softmax fits best, between 1/20 and 20 (arXiv:1706.04599).
+
+    `logits` (photos, classes), `truth` (photos,). As in Platt's scaling (1999) each photo counts as a little of every
+    other class, as much as so few photos cannot rule out; else a few right answers would ask for certainty.
+    """
+    logits, (count, classes) = logits.astype(np.float64), logits.shape
+    doubt = 1 / (count + classes)
+    aims = np.where(np.eye(classes)[truth] == 1, 1 - doubt * (classes - 1), doubt)
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float((logsumexp(scaled, axis=1) - (aims * scaled).sum(axis=1)).mean())
+
+    if not np.isfinite(logits).all():
+        return 1.0
+    return float(np.exp(minimize_scalar(loss, bounds=(-math.log(20), math.log(20)), method="bounded").x))
+
+
 def classification(truth: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> dict[str, Any]:
     """The figures of a split: accuracy with its 95 % interval, top-5 beyond 5 classes, per-class figures, calibration.
 
@@ -45,12 +78,11 @@ def classification(truth: np.ndarray, probabilities: np.ndarray, classes: list[s
     numbers = list(range(len(classes)))
     hits = int((guess == truth).sum())
     low, high = interval(hits, len(truth))
-    of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     figures: dict[str, Any] = {
         "photos": len(truth),
         "accuracy": hits / len(truth),
         "accuracy_95": [low, high],
-        "cross_entropy": float(-np.log(np.maximum(of_truth, 1e-12)).mean()),
+        "cross_entropy": log_loss(probabilities, truth),
     }
     if len(classes) > 5:
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]

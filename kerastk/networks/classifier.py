@@ -53,8 +53,8 @@ def classifier(base: str, *, classes: int, image_size: int, dropout: float, weig
 
 def with_new_head(model: keras.Model, *, classes: int, dropout: float, keep_head: bool) -> keras.Model:
     """The classifier of an earlier run with a head for `classes`; its old head's weights are kept on request."""
-    new = _with_head(model.input, model.get_layer("head_dropout").input, classes, dropout)
-    if keep_head:
+    new = _with_head(model.input, features(model), classes, dropout)
+    if keep_head and has_head(model):
         new.get_layer("head").set_weights(model.get_layer("head").get_weights())
     return new
 
@@ -62,6 +62,21 @@ def with_new_head(model: keras.Model, *, classes: int, dropout: float, keep_head
 def logits_model(model: keras.Model) -> keras.Model:
     """The same network up to its logits: what is trained (their cross-entropy is exact where a softmax saturates)."""
     return keras.Model(model.input, model.get_layer("head").output)
+
+
+def features_model(model: keras.Model) -> keras.Model:
+    """The same network up to its pooled features: (batch, size, size, 3) uint8 -> (batch, features)."""
+    return keras.Model(model.input, features(model), name="features")
+
+
+def features(model: keras.Model) -> keras.KerasTensor:
+    """The pooled features, (batch, features): what the head sees; the output of a model without a head."""
+    return model.get_layer("head_dropout").input if has_head(model) else model.output
+
+
+def has_head(model: keras.Model) -> bool:
+    """Whether the model answers with probabilities, and not with features."""
+    return any(layer.name == "head_dropout" for layer in model.layers)
 
 
 def _with_head(photo: keras.KerasTensor, features: keras.KerasTensor, classes: int, dropout: float) -> keras.Model:

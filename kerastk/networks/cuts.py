@@ -1,22 +1,34 @@
 """Where a network can be cut in two: the points at which one tensor alone is live, found in its graph."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
 import keras
 
 from kerastk.errors import RecipeError
+from kerastk.networks.classifier import features
 
 # Valid padding takes a pixel or two off; a stage ends where the resolution falls clearly.
 _DROP = 0.75
+# Frozen layers may be computed again each epoch while they cost at most this share of what is trained.
+_REPEATED_WORK = 0.05
+# A training step is about a forward pass and two of the same size back.
+TRAINING_WORK = 3
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A point where `tensor` alone separates what comes before from what comes after; `layer` made it."""
+    """A point where `tensor` alone separates what comes before from what comes after; `layer` made it.
+
+    `place` is its number in the order of the graph's operations; `merges` says that it joins branches (the end of a
+    residual, dense or inception block).
+    """
 
     layer: str
     tensor: keras.KerasTensor
+    place: int
+    merges: bool
 
 
 def cuts(model: keras.Model, end: keras.KerasTensor) -> list[Cut]:
@@ -38,7 +50,7 @@ def cuts(model: keras.Model, end: keras.KerasTensor) -> list[Cut]:
         if len(live) == 1 and position:
             (tensor,) = live.values()
             if not found or found[-1].tensor is not tensor:
-                found.append(Cut(operation.name, tensor))
+                found.append(Cut(operation.name, tensor, position, len(_flat(operation.input)) > 1))
     return found
 
 
@@ -59,11 +71,6 @@ def stages(model: keras.Model) -> list[Cut]:
     return kept
 
 
-def features(model: keras.Model) -> keras.KerasTensor:
-    """The pooled features, (batch, features): what the head sees."""
-    return model.get_layer("head_dropout").input
-
-
 def cut_for(model: keras.Model, unfreeze: str | int) -> keras.KerasTensor | None:
     """The tensor below which all is frozen when the head and `unfreeze` are trained; None where nothing is frozen.
 
@@ -81,6 +88,43 @@ def cut_for(model: keras.Model, unfreeze: str | int) -> keras.KerasTensor | None
         hint = f"it has {len(ends) + 1}" if ends else "it cannot be cut into stages"
         raise RecipeError(f"unfreeze {unfreeze}: the base has no so many stages; {hint}. Use head, all or fewer.")
     return None if unfreeze == len(ends) + 1 else ends[-unfreeze].tensor
+
+
+def cache_cut(model: keras.Model, cut: keras.KerasTensor) -> Cut:
+    """Where to keep the activations of a part that is frozen up to `cut`: at the smallest tensor shortly below it.
+
+    In inverted bottlenecks (MobileNetV2, EfficientNet) a stage ends inside a block, where the tensor is widest; the
+    block's narrow input is several times smaller, and the little between them is computed again. Of equal ones the
+    deepest.
+    """
+    whole, frozen = work(model, features(model)), work(model, cut)
+    allowed = min(_REPEATED_WORK * TRAINING_WORK * (whole - frozen), frozen / 2)
+    near = [each for each in cuts(model, cut) if frozen - work(model, each.tensor) <= allowed]
+    return min(reversed(near), key=lambda each: math.prod(each.tensor.shape[1:]))
+
+
+def work(model: keras.Model, end: keras.KerasTensor) -> int:
+    """Multiply-adds a photo from the input to `end`, of convolutions and dense layers."""
+    total = 0
+    for layer in keras.Model(model.input, end).layers:
+        places = math.prod(layer.output.shape[1:-1]) if layer.weights else 0
+        total += places * sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
+    return total
+
+
+def blocks(model: keras.Model) -> list[set[str]]:
+    """The names of the layers with weights in each block, from the top: the head, the last block, the one before, ...
+
+    A block ends where branches are joined, or with a stage.
+    """
+    ends = {cut.place for cut in cuts(model, features(model)) if cut.merges} | {cut.place for cut in stages(model)}
+    parts: list[set[str]] = [set()]
+    for place, operation in enumerate(keras.Model(model.input, features(model)).operations):
+        if getattr(operation, "weights", None):
+            parts[-1].add(operation.name)
+        if place in ends:
+            parts.append(set())
+    return [{"head"}, *reversed([part for part in parts if part])]
 
 
 def split_at(model: keras.Model, cut: keras.KerasTensor) -> tuple[keras.Model, keras.Model]:

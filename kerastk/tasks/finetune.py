@@ -15,12 +15,19 @@ from kerastk.errors import RecipeError, WeightsError
 from kerastk.evaluation.metrics import classification
 from kerastk.networks.bases import BASES, find
 from kerastk.networks.classifier import classifier, with_new_head
-from kerastk.networks.cuts import cut_for, stages
-from kerastk.recipe import MAX_BAD, SPLIT, Finetune, split_fractions
+from kerastk.networks.cuts import cut_for, features, stages
+from kerastk.recipe import DROPOUT, MAX_BAD, SPLIT, Finetune, split_fractions
 from kerastk.run import Run
-from kerastk.training.phases import Phase
+from kerastk.training import probe
+from kerastk.training.phases import Phase, Probe
 
 DEFAULT_BASE = "mobilenet_v2"
+# What the numbers beside the labels are.
+SCORES = {
+    "dense": "probabilities",
+    "svm": "softmax of decision values: their order means something, they are no probabilities",
+    "knn": "shares of the nearest neighbours' votes",
+}
 
 
 def settle_base(recipe: Finetune) -> Finetune:
@@ -89,13 +96,14 @@ def threads() -> int:
 def build(recipe: Finetune, classes: list[str], *, random: bool = False) -> keras.Model:
     """The uncompiled classifier; `random` leaves pretrained weights out (to count and name without a download)."""
     earlier = _earlier_run(recipe)
+    dropout = DROPOUT if recipe.dropout is None else recipe.dropout
     if earlier is not None:
         same = earlier.labels["classes"] == classes
-        model = with_new_head(load_model(earlier), classes=len(classes), dropout=recipe.dropout, keep_head=same)
+        model = with_new_head(load_model(earlier), classes=len(classes), dropout=dropout, keep_head=same)
     else:
         weights = None if random or recipe.weights == "none" else recipe.weights
         model = classifier(
-            recipe.base, classes=len(classes), image_size=recipe.image_size, dropout=recipe.dropout, weights=weights
+            recipe.base, classes=len(classes), image_size=recipe.image_size, dropout=dropout, weights=weights
         )
     # Refuse stages that the base does not have before anybody looks at photos.
     cut_for(model, recipe.unfreeze or "all")
@@ -117,31 +125,67 @@ def load_model(run: Run) -> keras.Model:
 
 
 def resolve(recipe: Finetune, model: keras.Model, data: PhotoData, **found: Any) -> Finetune:
-    """The recipe with every automatic value filled in; checks that the base has the stages that are asked for."""
+    """The recipe with every automatic value filled in; checks that the base has the stages that are asked for.
+
+    Raises:
+        RecipeError: the base has fewer stages, or a support vector machine would not fit into memory.
+    """
+    reason = too_large(model, data)
+    if reason is not None and recipe.head == "svm":
+        raise RecipeError(f"head svm: {reason}; use head dense, which is then trained in minibatches.")
     resolved = recipe.resolve(
         base=recipe.base, image_size=recipe.image_size, stages=len(stages(model)) + 1, split=data.manifest.split,
-        threads=recipe.threads or threads(), **found,
+        split_seed=data.manifest.split_seed, threads=recipe.threads or threads(), solvable=reason is None, **found,
     )  # fmt: skip
     cut_for(model, resolved.unfreeze or "all")
     return resolved
 
 
-def phases(recipe: Finetune) -> list[Phase]:
+def too_large(model: keras.Model, data: PhotoData) -> str | None:
+    """Why the head cannot be solved at once; None where it can."""
+    rows = len(data.train.photos) * (2 if data.train.policy.flips else 1)
+    return probe.fits(rows, features(model).shape[-1], len(data.classes))
+
+
+def phases(recipe: Finetune) -> list[Phase | Probe]:
     """The phases of a resolved recipe."""
     main = {"epochs": recipe.epochs, "learning_rate": recipe.learning_rate, "warmup_epochs": recipe.warmup_epochs}
     if recipe.weights == "none":
         return [Phase(name="all", unfreeze="all", fresh=True, **main)]
-    head = Phase(
-        name="head", unfreeze="head", epochs=recipe.head_epochs, learning_rate=recipe.head_learning_rate,
-        warmup_epochs=0,
-    )  # fmt: skip
-    if recipe.unfreeze == "head":
-        return [head]
-    return [head, Phase(name="finetune", unfreeze=recipe.unfreeze, **main)]
+    found: list[Phase | Probe] = []
+    if recipe.head != "dense":
+        return [Probe(kind=recipe.head)]
+    if recipe.probe == "solve":
+        found.append(Probe(kind="logistic"))
+    elif recipe.probe == "train":
+        found.append(
+            Phase(
+                name="head",
+                unfreeze="head",
+                epochs=recipe.head_epochs,
+                learning_rate=recipe.head_learning_rate,
+                warmup_epochs=0,
+            )
+        )
+    if recipe.unfreeze != "head":
+        found.append(Phase(name="finetune", unfreeze=recipe.unfreeze, **main))
+    return found
+
+
+def identity(recipe: Finetune) -> dict[str, Any]:
+    """What the activations of a resolved recipe depend on, beside photos, views and weights."""
+    return {
+        "base": recipe.base,
+        "image_size": recipe.image_size,
+        "resize": recipe.resize,
+        "precision": recipe.precision,
+    }
 
 
 def objective(recipe: Finetune) -> dict[str, Any]:
     """What `compile` gets: the smoothed loss, and the unsmoothed cross-entropy that chooses the model."""
+    if recipe.label_smoothing is None:
+        return {}
     return {
         "loss": keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
         "metrics": [
@@ -161,6 +205,8 @@ def contract(recipe: Finetune) -> dict[str, Any]:
     return {
         "task": recipe.task,
         "base": recipe.base,
+        "head": recipe.head,
+        "scores": SCORES[recipe.head],
         "image_size": recipe.image_size,
         "resize": recipe.resize,
         "colour": "RGB",

@@ -6,24 +6,56 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from kerastk.datasets.pipeline import Split
+from kerastk.datasets.pipeline import Rows
+from kerastk.evaluation.metrics import cross_entropy, temperature
+from kerastk.evaluation.scores import of_rows
+from kerastk.training.phases import learning_rate
 
 MONITOR = "val_cross_entropy"
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds the figures of the validation split to an epoch's logs: val_accuracy, val_cross_entropy, val_loss.
+
+    `val_cross_entropy` is that of the calibrated model: its logits divided by the temperature that fits the split best.
+    Else label smoothing, which makes a network less sure than it is right, would decide which model is best.
+    `rows` is set before each phase.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: Rows | None = None
+        self.temperature = 1.0
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Ask the model about all validation photos."""
+        truth = self.rows.truth
+        logits = of_rows(self.model, self.rows)
+        one_hot = np.eye(logits.shape[1], dtype=np.float32)[truth]
+        self.temperature = temperature(logits, truth)
+        logs |= {
+            "val_accuracy": float(np.mean(logits.argmax(axis=1) == truth)),
+            MONITOR: cross_entropy(logits / self.temperature, truth),
+            "val_loss": float(self.model.compute_loss(None, one_hot, logits)),
+        }
 
 
 class Best(keras.callbacks.Callback):
     """Keeps the weights with the lowest validation cross-entropy over all phases, and stops a phase without progress.
 
     One object serves the whole run; `on_train_begin` starts the patience anew, but never forgets the best.
-    `source` is the whole model (the one that is fitted may be a part of it).
+    `source` is the whole model (the one that is fitted may be a part of it). What is kept is the calibrated model: its
+    head's weights are divided by the temperature that `validation` found.
     """
 
-    def __init__(self, source: keras.Model, patience: int):
+    def __init__(self, source: keras.Model, validation: Validation, patience: int):
         super().__init__()
         self.source = source
+        self.validation = validation
         self.patience = patience
         self.value = float("inf")
         self.epoch: int | None = None
+        self.temperature = 1.0
         self._weights: list[np.ndarray] = []
         self._phase_value = float("inf")
         self._waited = 0
@@ -35,15 +67,23 @@ class Best(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Compare, keep, count."""
         value = float((logs or {})[MONITOR])
-        if value < self.value:
-            self.value, self.epoch = value, epoch
-            self._weights = [np.array(variable) for variable in self.source.variables]
+        self.consider(value, epoch + 1, self.validation.temperature)
         if value < self._phase_value:
             self._phase_value, self._waited = value, 0
         else:
             self._waited += 1
             if self._waited >= self.patience:
                 self.model.stop_training = True
+
+    def consider(self, value: float, epoch: int, temperature: float = 1.0) -> None:
+        """Keep the weights if they are better than the best so far; `epoch` counts from 1, the probe is 0."""
+        if value < self.value:
+            self.value, self.epoch, self.temperature = value, epoch, temperature
+            scaled = {id(variable) for variable in self.source.get_layer("head").variables}
+            self._weights = [
+                np.array(variable) / (temperature if id(variable) in scaled else 1.0)
+                for variable in self.source.variables
+            ]
 
     def restore(self) -> None:
         """Put the best weights into the source model."""
@@ -54,40 +94,44 @@ class Best(keras.callbacks.Callback):
 class EpochRows(keras.callbacks.Callback):
     """Makes a row of figures at the end of each epoch and hands it to each of `sinks`.
 
-    A row holds phase, epoch (from 1, over all phases), seconds, learning_rate (the larger of the epoch's first and
-    last), photos_per_second, wait_share (of the training time, waiting for data) and Keras's losses and metrics.
+    `phase` and `split` are set before each phase. A row holds phase, epoch (from 1, over all phases), seconds,
+    learning_rate (the larger of the epoch's first and last), photos_per_second, wait_share (of the training time,
+    waiting for data) and Keras's losses and metrics.
     """
 
-    def __init__(self, split: Split, sinks: list[Callable[[dict], None]]):
+    def __init__(self, sinks: list[Callable[[dict], None]]):
         super().__init__()
-        self.split = split
+        self.split: Rows | None = None
         self.sinks = sinks
         self.phase = ""
         self.rows: list[dict] = []
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Start the clock."""
-        self._begin, self._trained = time.perf_counter(), None
-        self._rate = float(self.model.optimizer.learning_rate)
+        self._begin, self._trained = time.perf_counter(), 0.0
+        self._rate = learning_rate(self.model.optimizer)
         self.split.waited = 0.0
 
-    def on_test_begin(self, logs: dict | None = None) -> None:
-        """The training half of the epoch is over when validation begins."""
-        if self._trained is None:
-            self._trained = time.perf_counter() - self._begin
-            self._waited = self.split.waited
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """The training half of the epoch ends with its last batch."""
+        self._trained, self._waited = time.perf_counter() - self._begin, self.split.waited
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Make the row."""
-        row = {
-            "phase": self.phase,
-            "epoch": epoch + 1,
-            "seconds": time.perf_counter() - self._begin,
-            "learning_rate": max(self._rate, float(self.model.optimizer.learning_rate)),
-            "photos_per_second": self.split.steps * self.split.batch_size / self._trained,
-            "wait_share": min(1.0, self._waited / self._trained),
-            **{key: float(value) for key, value in (logs or {}).items()},
-        }
+        self.add(
+            {
+                "phase": self.phase,
+                "epoch": epoch + 1,
+                "seconds": time.perf_counter() - self._begin,
+                "learning_rate": max(self._rate, learning_rate(self.model.optimizer)),
+                "photos_per_second": self.split.steps * self.split.batch_size / self._trained,
+                "wait_share": min(1.0, self._waited / self._trained),
+                **{key: float(value) for key, value in (logs or {}).items()},
+            }
+        )
+
+    def add(self, row: dict) -> None:
+        """Keep a row and hand it on."""
         self.rows.append(row)
         for sink in self.sinks:
             sink(row)

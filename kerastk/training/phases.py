@@ -5,14 +5,15 @@ from dataclasses import dataclass
 import keras
 
 from kerastk.networks.classifier import logits_model
-from kerastk.networks.cuts import cut_for, split_at
+from kerastk.networks.cuts import blocks, cut_for, split_at
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """`unfreeze` is `head`, `all` or a number of stages; `fresh` means weights that were never trained.
+    """A phase that is trained: `unfreeze` is `head`, `all` or a number of stages.
 
-    With fresh weights batch statistics are live; with pretrained ones every BatchNormalization stays frozen.
+    `fresh` means weights that were never trained. With fresh weights batch statistics are live; with pretrained ones
+    every BatchNormalization stays frozen.
     """
 
     name: str
@@ -21,6 +22,16 @@ class Phase:
     learning_rate: float
     warmup_epochs: float
     fresh: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A phase that is solved, not trained: the head on frozen features; `kind` is one of `probe.SOLVERS`, or knn."""
+
+    kind: str
+    name: str = "probe"
+    epochs: int = 0
+    unfreeze: str = "head"
 
 
 def release(model: keras.Model) -> None:
@@ -37,27 +48,31 @@ class FrozenPrefix(keras.Model):
         self.prefix = prefix
         self.tail = tail
 
-    def call(self, photos: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
-        """(batch, size, size, 3) uint8 -> (batch, classes) logits."""
+    def call(self, inputs: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
+        """What the prefix takes (photos, or activations) -> (batch, classes) logits."""
         # Functional.call would hand training=True down to a frozen Dropout.
-        return self.tail(self.prefix(photos, training=False), training=training)
+        return self.tail(self.prefix(inputs, training=False), training=training)
 
 
-def prepare(model: keras.Model, phase: Phase) -> keras.Model:
+def prepare(model: keras.Model, phase: Phase | Probe, start: keras.KerasTensor | None = None) -> keras.Model:
     """The model to fit in this phase: from photos to logits, with what the phase does not train frozen.
 
-    Shares the layers of `model`, so training it trains `model`.
+    Shares the layers of `model`, so training it trains `model`. With `start`, a tensor at or below the phase's cut, it
+    takes that tensor's values in place of photos.
     """
     model.trainable = True
+    fresh = isinstance(phase, Phase) and phase.fresh
     for layer in model.layers:
-        layer.trainable = phase.fresh or not isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = fresh or not isinstance(layer, keras.layers.BatchNormalization)
     logits = logits_model(model)
     cut = cut_for(model, phase.unfreeze)
     if cut is None:
         return logits
     prefix, tail = split_at(logits, cut)
     prefix.trainable = False
-    return FrozenPrefix(prefix, tail)
+    if start is cut:
+        return tail
+    return FrozenPrefix(prefix if start is None else keras.Model(start, cut, name="between"), tail)
 
 
 def quicken_statistics(model: keras.Model, steps_per_epoch: int) -> dict[str, float]:
@@ -75,27 +90,80 @@ def quicken_statistics(model: keras.Model, steps_per_epoch: int) -> dict[str, fl
     return momenta
 
 
-def schedule(phase: Phase, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Linear warm-up to the phase's learning rate, then half a cosine to zero (arXiv:1608.03983, without restarts)."""
+def schedule(phase: Phase, steps_per_epoch: int, share: float = 1.0) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Linear warm-up to `share` of the phase's learning rate, then half a cosine to zero (arXiv:1608.03983)."""
     total = phase.epochs * steps_per_epoch
     warmup = min(round(phase.warmup_epochs * steps_per_epoch), total - 1)
+    peak = share * phase.learning_rate
     if warmup == 0:
-        return keras.optimizers.schedules.CosineDecay(phase.learning_rate, total)
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, total - warmup, warmup_target=phase.learning_rate, warmup_steps=warmup
-    )
+        return keras.optimizers.schedules.CosineDecay(peak, total)
+    return keras.optimizers.schedules.CosineDecay(0.0, total - warmup, warmup_target=peak, warmup_steps=warmup)
 
 
 def optimizer(
-    phase: Phase, steps_per_epoch: int, *, weight_decay: float, clipnorm: float, precision: str
+    phase: Phase,
+    steps_per_epoch: int,
+    *,
+    weight_decay: float,
+    clipnorm: float,
+    precision: str,
+    layer_decay: float | None = None,
+    model: keras.Model | None = None,
 ) -> keras.optimizers.Optimizer:
     """AdamW (arXiv:1711.05101) for the phase; decay spares biases and the scales of normalisation.
+
+    With `layer_decay` the learning rate of each block of `model` is that of the block above times this factor, the
+    head's being the phase's own (arXiv:1801.06146 and 2106.08254).
 
     With float16 the loss is scaled (arXiv:1710.03740), and clipping works on the unscaled gradients. Keras does so by
     itself only for models whose own policy is float16; here it is the layers'.
     """
-    made = keras.optimizers.AdamW(
-        schedule(phase, steps_per_epoch), weight_decay=weight_decay, global_clipnorm=clipnorm or None
-    )
-    made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+
+    def adamw(share: float, clip: float) -> keras.optimizers.Optimizer:
+        rate = schedule(phase, steps_per_epoch, share)
+        made = keras.optimizers.AdamW(rate, weight_decay=weight_decay, global_clipnorm=clip or None)
+        made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return made
+
+    if layer_decay is None:
+        made = adamw(1.0, clipnorm)
+    else:
+        by_path = keras.optimizers.OptimizerMap(adamw(1.0, 0.0))
+        for depth, names in enumerate(blocks(model)):
+            inner = adamw(layer_decay**depth, 0.0)
+            for weight in (weight for name in names - {"head"} for weight in _trained(model, name)):
+                by_path[weight.path] = inner
+        made = ClippedMultiOptimizer(by_path, clipnorm)
     return keras.optimizers.LossScaleOptimizer(made) if precision == "float16" else made
+
+
+class ClippedMultiOptimizer(keras.optimizers.MultiOptimizer):
+    """Several optimizers whose gradients are clipped by their norm over all of them; 0 leaves them as they are.
+
+    Each inner optimizer's own `global_clipnorm` would see its own gradients alone.
+    """
+
+    def __init__(self, optimizer_map: keras.optimizers.OptimizerMap, global_norm: float):
+        super().__init__(optimizer_map)
+        self._global_norm = global_norm
+
+    def apply(self, grads: list, trainable_variables: list | None = None) -> None:
+        """Clip, then hand each variable's gradient to its optimizer."""
+        if self._global_norm:
+            norm = keras.ops.sqrt(sum(keras.ops.sum(keras.ops.square(grad)) for grad in grads))
+            share = self._global_norm / keras.ops.maximum(norm, self._global_norm)
+            grads = [grad * share for grad in grads]
+        super().apply(grads, trainable_variables)
+
+
+def learning_rate(made: keras.optimizers.Optimizer) -> float:
+    """The optimizer's learning rate now; the largest of several (the head's)."""
+    made = getattr(made, "inner_optimizer", made)
+    inner = getattr(made, "optimizers", [made])
+    return max(float(each.learning_rate) for each in inner)
+
+
+def _trained(model: keras.Model, name: str) -> list[keras.Variable]:
+    """The trainable weights of a layer of the model; of an operation without weights, none."""
+    found = [layer for layer in model.layers if layer.name == name]
+    return [weight for layer in found for weight in layer.trainable_weights]

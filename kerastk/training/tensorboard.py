@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerastk.training.phases import learning_rate
+
 
 class Writer:
     """Writes event files: `events/train` and `events/validation` hold the same tags, so that curves overlay.
@@ -64,14 +66,14 @@ class Events(keras.callbacks.Callback):
         """Count, and now and then write."""
         self.step += 1
         if self.step % self._every == 0:
-            rate = float(self.model.optimizer.learning_rate)
+            rate = learning_rate(self.model.optimizer)
             self.writer.scalars({"learning_rate": rate, "running_loss": float(logs["loss"])}, self.step)
 
     def row(self, row: dict) -> None:
         """An epoch's row, as `EpochRows` makes it."""
         shared = [key[4:] for key in row if key.startswith("val_")]
         own = {key: row[key] for key in ("photos_per_second", "wait_share")}
-        self.writer.scalars({key: row[key] for key in shared} | own, self.step)
+        self.writer.scalars({key: row[key] for key in shared if key in row} | own, self.step)
         self.writer.scalars({key: row["val_" + key] for key in shared}, self.step, "validation")
 
 

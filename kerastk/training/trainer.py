@@ -5,26 +5,28 @@ import platform
 import shlex
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import grain
 import keras
 import numpy as np
 
 import kerastk
 from kerastk import tasks
 from kerastk.datasets.photos import PhotoData
-from kerastk.errors import KerastkError, RecipeError, RunError
+from kerastk.errors import RecipeError, RunError
 from kerastk.evaluation import scores
-from kerastk.recipe import Recipe
+from kerastk.networks.classifier import features_model
+from kerastk.recipe import CACHE_SIZE, Recipe, size_bytes
 from kerastk.run import Run, next_name
 from kerastk.screen import Screen
-from kerastk.training.callbacks import MONITOR, Best, EpochRows
+from kerastk.training.cache import Activations, CacheError, Choice, choose
+from kerastk.training.callbacks import MONITOR, Best, EpochRows, Validation
 from kerastk.training.device import choose_device, choose_precision, set_precision
-from kerastk.training.phases import Phase, optimizer, prepare, quicken_statistics, release
+from kerastk.training.fitting import Fitting
+from kerastk.training.phases import Phase, Probe, prepare, release
+from kerastk.training.store import default_folder
 from kerastk.training.tensorboard import Events, Writer, confusion_picture, photo_grid
 
 
@@ -35,10 +37,14 @@ class Plan:
     recipe: Recipe
     data: PhotoData
     model: keras.Model
-    phases: list[Phase]
+    phases: list[Phase | Probe]
+    choices: dict[str, Choice]
     device: str
     precision_reason: str
     trainable: dict[str, int]
+    notes: list[str]
+    # What an automatic name begins with; None where the user gave one.
+    stem: str | None
 
     @property
     def folder(self) -> Path:
@@ -66,16 +72,58 @@ def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False)
     with keras.device(device):
         # Before the photos are looked at: weights that cannot be had should not cost a user that time.
         model = task.build(recipe, source.classes, random=dry)
-        with screen.checking(source.name) as progress:
+        with screen.working(f"looking at {source.name}") as progress:
             opened = task.open_data(recipe, source, progress)
-        name = recipe.name or next_name(Path(recipe.runs), f"{source.name}-{recipe.base}")
+        stem = None if recipe.name else f"{source.name}-{recipe.base}"
+        name = recipe.name or next_name(Path(recipe.runs), stem)
         resolved = task.resolve(recipe, model, opened, precision=precision, device=device, name=name)
         phases = task.phases(resolved)
         trainable = {}
         for phase in phases:
             weights = prepare(model, phase).trainable_weights
             trainable[phase.name] = sum(int(np.prod(weight.shape)) for weight in weights)
-    return Plan(resolved, opened, model, phases, device, reason, trainable)
+        choices = {phase.name: _choice(resolved, model, opened, phase) for phase in phases if isinstance(phase, Phase)}
+        resolved = _with_cache(resolved, list(choices.values()))
+        notes = []
+        if resolved.probe == "train" and recipe.probe != "train":
+            notes.append(f"the head is trained in minibatches, not solved: {task.too_large(model, opened)}")
+    return Plan(resolved, opened, model, phases, choices, device, reason, trainable, notes, stem)
+
+
+def _choice(recipe: Recipe, model: keras.Model, data: PhotoData, phase: Phase) -> Choice:
+    """Where a phase's activations are kept.
+
+    Raises:
+        CacheError: a folder was named for them, and they cannot be kept there.
+    """
+    if recipe.cache == "off":
+        return Choice(None, reason="as asked")
+    dtype = recipe.cache_dtype or ("bfloat16" if recipe.precision == "bfloat16" else "float16")
+    choice = choose(
+        model, phase.unfreeze, photos=(len(data.train.photos), len(data.val.photos)), views=recipe.views,
+        epochs=phase.epochs, policy=data.train.policy, dtype=dtype, limit=size_bytes(recipe.cache_size or CACHE_SIZE),
+        folder=_cache_folder(recipe),
+    )  # fmt: skip
+    if choice.point is None and recipe.cache != "auto":
+        raise CacheError(f"nothing can be kept in --cache {recipe.cache}: {choice.reason}; use --cache auto or off.")
+    return choice
+
+
+def _with_cache(recipe: Recipe, choices: Sequence[Choice]) -> Recipe:
+    """The recipe with what is used of the cache filled in, and the rest left out."""
+    if recipe.cache == "off" or recipe.weights == "none":
+        return recipe
+    kept = [choice for choice in choices if choice.point is not None]
+    return dataclasses.replace(
+        recipe,
+        cache_size=recipe.cache_size or CACHE_SIZE,
+        cache_dtype=kept[0].point.dtype if kept else None,
+        views=max((choice.views for choice in kept), default=None),
+    )
+
+
+def _cache_folder(recipe: Recipe) -> Path:
+    return default_folder() if recipe.cache == "auto" else Path(recipe.cache)
 
 
 def train(
@@ -109,7 +157,9 @@ def train(
 def _execute(plan: Plan, callbacks: Sequence[keras.callbacks.Callback], screen: Screen) -> Run:
     recipe, data, model = plan.recipe, plan.data, plan.model
     task = tasks.of(recipe)
-    run = Run.create(Path(recipe.runs), recipe.name)
+    runs = Path(recipe.runs)
+    run = Run.create(runs, recipe.name) if plan.stem is None else Run.create_next(runs, plan.stem)
+    recipe = dataclasses.replace(recipe, name=run.path.name)
     run.write_recipe(recipe)
     run.write_environment(_environment(plan))
     run.write_data(data.manifest.to_json())
@@ -121,17 +171,35 @@ def _execute(plan: Plan, callbacks: Sequence[keras.callbacks.Callback], screen: 
     examples = [data.train.example(int(number), 0)[0] for number in _spread(len(data.train.photos), 32)]
     writer.image("augmented training photos", photo_grid(examples), 0)
     events = Events(writer, data.train.steps)
-    best = Best(model, recipe.patience)
-    rows = EpochRows(data.train, [events.row, screen.epoch])
+    validation = Validation()
+    best = Best(model, validation, recipe.patience)
+    rows = EpochRows([events.row, screen.epoch])
     rows.sinks.append(lambda row: run.write_log(rows.rows))
+    fitting = Fitting(
+        model=model,
+        data=data,
+        recipe=recipe,
+        objective=task.objective(recipe),
+        activations=_activations(plan),
+        choices=plan.choices,
+        best=best,
+        rows=rows,
+        validation=validation,
+        callbacks=[validation, best, events, rows, screen.batches(), *callbacks],
+        screen=screen,
+    )
     try:
         begin = time.perf_counter()
-        _train_phases(plan, task.objective(recipe), best, rows, [best, events, rows, screen.batches(), *callbacks])
+        set_precision(model, recipe.precision)
+        fitting.run(plan.phases)
         trained_seconds = time.perf_counter() - begin
         set_precision(model, "float32")
         release(model)
+        if fitting.neighbours is not None:
+            model = features_model(model)
+            run.write_neighbours(fitting.neighbours)
         run.write_model(model)
-        metrics = _measure(plan, run, best, rows, screen)
+        metrics = _measure(plan, model, fitting, run)
         metrics["seconds"] = {"training": trained_seconds, "all": time.perf_counter() - begin}
         run.write_metrics(metrics)
         judged = metrics.get("test", metrics["validation"])
@@ -145,74 +213,28 @@ def _execute(plan: Plan, callbacks: Sequence[keras.callbacks.Callback], screen: 
     return run
 
 
-def _train_phases(
-    plan: Plan, objective: dict, best: Best, rows: EpochRows, callbacks: list[keras.callbacks.Callback]
-) -> None:
-    recipe, data, model = plan.recipe, plan.data, plan.model
-    set_precision(model, recipe.precision)
-    done = 0
-    momenta: dict[str, float] = {}
-    for phase in plan.phases:
-        rows.phase = phase.name
-        if phase.fresh:
-            momenta = quicken_statistics(model, data.train.steps)
-        fitted = prepare(model, phase)
-        fitted.compile(
-            optimizer=optimizer(
-                phase,
-                data.train.steps,
-                weight_decay=recipe.weight_decay,
-                clipnorm=recipe.clipnorm,
-                precision=recipe.precision,
-            ),
-            **objective,
-        )
-        try:
-            _fit(
-                fitted,
-                data.train.batches(done, done + phase.epochs),
-                initial_epoch=done,
-                epochs=done + phase.epochs,
-                steps_per_epoch=data.train.steps,
-                validation_data=data.val.batches(0, 1),
-                callbacks=callbacks,
-            )
-        except Exception:
-            failure = data.train.failure or data.val.failure
-            if failure is not None:
-                raise failure from None
-            raise
-        if best.epoch is None:
-            raise KerastkError(
-                f"the validation cross-entropy was never a number ({rows.rows[-1][MONITOR]}); try --learning-rate "
-                f"{phase.learning_rate / 10:g} or --precision float32."
-            )
-        done += phase.epochs
-        best.restore()
-    for name, momentum in momenta.items():
-        model.get_layer(name).momentum = momentum
+def _activations(plan: Plan) -> Activations:
+    """What keeps the frozen part's values: in the cache's folder, or in memory for this run."""
+    recipe = plan.recipe
+    folder = None if recipe.cache == "off" else _cache_folder(recipe)
+    limit = size_bytes(recipe.cache_size or CACHE_SIZE)
+    return Activations(plan.model, tasks.of(recipe).identity(recipe), folder, limit=limit)
 
 
-def _fit(model: keras.Model, batches: grain.IterDataset, **arguments: Any) -> None:
-    with warnings.catch_warnings():
-        # Keras cannot know how long a Grain data set is, and warns when validation reaches its end.
-        warnings.filterwarnings("ignore", message="Your input ran out of data")
-        model.fit(batches, verbose=0, shuffle=False, **arguments)
-
-
-def _measure(plan: Plan, run: Run, best: Best, rows: EpochRows, screen: Screen) -> dict[str, Any]:
+def _measure(plan: Plan, model: keras.Model, fitting: Fitting, run: Run) -> dict[str, Any]:
     """The figures of validation and test by the best model; the only reading of the test split."""
-    recipe, data = plan.recipe, plan.data
+    recipe, data, best = plan.recipe, plan.data, fitting.best
     task = tasks.of(recipe)
     # Not an index: a phase that stopped early leaves a gap in the numbers.
-    row = next(row for row in rows.rows if row["epoch"] == best.epoch + 1)
+    row = next(row for row in fitting.rows.rows if row["epoch"] == best.epoch)
+    neighbours = fitting.neighbours
     metrics: dict[str, Any] = {
         "format": 1,
-        "best": {"epoch": row["epoch"], "phase": row["phase"], MONITOR: best.value},
-        "validation": task.measure(data.val.truth, scores.of_split(plan.model, data.val), data.classes),
+        "best": {"epoch": row["epoch"], "phase": row["phase"], MONITOR: best.value, "temperature": best.temperature},
+        "validation": task.measure(data.val.truth, scores.of_rows(model, data.val, neighbours), data.classes),
     }
     if data.test is not None:
-        found = scores.of_split(plan.model, data.test)
+        found = scores.of_rows(model, data.test, neighbours)
         metrics["test"] = task.measure(data.test.truth, found, data.classes)
         run.write_predictions(
             [

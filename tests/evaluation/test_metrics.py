@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from kerastk.evaluation.metrics import classification, expected_calibration_error, interval
+from kerastk.evaluation.metrics import (
+    classification,
+    cross_entropy,
+    expected_calibration_error,
+    interval,
+    log_loss,
+    temperature,
+)
 
 
 def test_interval_against_published_values():
@@ -43,3 +50,38 @@ def test_a_class_that_is_never_seen_does_not_break_the_figures():
     figures = classification(np.array([0, 0]), np.array([[1.0, 0.0], [1.0, 0.0]]), ["a", "b"])
     assert figures["classes"]["b"]["photos"] == 0
     assert figures["macro_f1"] == 1.0
+
+
+def drawn(scale, count=4000, classes=4):
+    """Logits whose softmax is right on average, times `scale`, and classes drawn from them."""
+    random = np.random.default_rng(5)
+    logits = random.normal(size=(count, classes)) * 2
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = np.array([random.choice(classes, p=row) for row in shares])
+    return logits * scale, truth
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_the_temperature_undoes_a_wrong_scale_of_the_logits(scale):
+    logits, truth = drawn(scale)
+    found = temperature(logits, truth)
+    assert found == pytest.approx(scale, rel=0.1)
+    assert cross_entropy(logits / found, truth) <= cross_entropy(logits, truth) + 1e-6
+
+
+def test_a_few_right_answers_do_not_ask_for_certainty():
+    logits, truth = np.eye(3)[[0, 1, 2, 0, 1, 2]] * 2, np.array([0, 1, 2, 0, 1, 2])
+    sure = np.exp(logits / temperature(logits, truth))
+    share = (sure / sure.sum(axis=1, keepdims=True)).max(axis=1)
+    # 1 - 2 of (6 + 3), as Platt's scaling has it.
+    np.testing.assert_allclose(share, 7 / 9, atol=0.02)
+
+
+def test_logits_that_are_no_numbers_have_no_temperature():
+    assert temperature(np.array([[np.nan, 0.0], [1.0, 2.0]]), np.array([0, 1])) == 1.0
+
+
+def test_both_cross_entropies_agree():
+    logits, truth = drawn(1.0, count=50)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert cross_entropy(logits, truth) == pytest.approx(log_loss(shares, truth))

@@ -1,3 +1,4 @@
+import math
 from itertools import pairwise
 
 import keras
@@ -6,7 +7,7 @@ import pytest
 
 from kerastk.errors import RecipeError
 from kerastk.networks.bases import BASES
-from kerastk.networks.cuts import cut_for, cuts, features, split_at, stages
+from kerastk.networks.cuts import blocks, cache_cut, cut_for, cuts, features, split_at, stages, work
 
 # Stages below the features, the last one included.
 STAGES = {
@@ -155,3 +156,128 @@ def test_no_cut_lies_inside_a_branch():
     end = keras.layers.Dense(2, name="end")(again)
 
     assert [cut.layer for cut in cuts(keras.Model(start, end), end)] == ["first", "joined", "again", "end"]
+
+
+def _values(tensor):
+    """Numbers that a photo has there."""
+    return math.prod(tensor.shape[1:])
+
+
+@pytest.mark.parametrize("base", ["mobilenet_v2", "mobilenet_v2_0.35", "efficientnet_b0"])
+def test_inverted_bottlenecks_are_cached_where_they_are_narrow(base, graph):
+    model = graph(base, 224)
+    for unfreeze in (1, 2, 3):
+        cut = cut_for(model, unfreeze)
+        kept = cache_cut(model, cut)
+        # The narrow input of the block in which the stage ends: the end of the residual block before it.
+        assert kept.merges
+        assert _values(kept.tensor) <= _values(cut) / 2
+        # What lies between them is computed again each epoch; it is little beside what is trained.
+        whole, frozen = work(model, features(model)), work(model, cut)
+        again = frozen - work(model, kept.tensor)
+        assert 0 < again <= 0.05 * 3 * (whole - frozen)
+        # From what is kept the rest can be computed.
+        assert len(keras.Model(kept.tensor, model.output).weights) < len(model.weights)
+
+
+@pytest.mark.parametrize("base", ["resnet50", "vgg16", "convnext_tiny"])
+def test_other_networks_are_cached_at_the_end_of_the_stage_itself(base, graph):
+    model = graph(base, 224)
+    for unfreeze in (1, 2, 3):
+        cut = cut_for(model, unfreeze)
+        assert cache_cut(model, cut).tensor is cut
+
+
+@pytest.mark.parametrize("base", ["mobilenet_v2_0.35", "resnet50", "vgg16"])
+def test_a_head_alone_is_cached_at_the_features(base, graph):
+    model = graph(base, 224)
+    assert cache_cut(model, cut_for(model, "head")).tensor is features(model)
+
+
+@pytest.mark.parametrize("base", ["mobilenet_v2_0.35", "mobilenet_0.25", "mobilenet_v3_small_0.75"])
+def test_what_is_cached_and_what_lies_between_it_and_the_cut_are_the_frozen_part(base, graph):
+    model = graph(base, 224)
+    for unfreeze in range(1, len(stages(model)) + 1):
+        cut = cut_for(model, unfreeze)
+        kept = cache_cut(model, cut)
+        assert _values(kept.tensor) < _values(cut)
+        below = _with_weights(keras.Model(model.input, kept.tensor))
+        between = _with_weights(keras.Model(kept.tensor, cut))
+        assert below.isdisjoint(between)
+        assert below | between == _with_weights(keras.Model(model.input, cut))
+
+
+def _with_weights(model):
+    return {each.name for each in model.layers if each.weights}
+
+
+def test_work_counts_the_multiplications_of_convolutions_and_dense_layers():
+    photo = keras.Input((9, 9, 3))
+    wide = keras.layers.Conv2D(5, 3, strides=2, name="wide")(photo)  # 4 x 4 places of 3 x 3 x 3 x 5
+    deep = keras.layers.DepthwiseConv2D(2, name="deep")(keras.layers.ReLU()(wide))  # 3 x 3 places of 2 x 2 x 5
+    flat = keras.layers.Flatten()(keras.layers.BatchNormalization()(deep))
+    end = keras.layers.Dense(7, name="end")(flat)
+    model = keras.Model(photo, end)
+
+    assert work(model, wide) == 16 * 135
+    assert work(model, deep) == work(model, flat) == 16 * 135 + 9 * 20
+    assert work(model, end) == 16 * 135 + 9 * 20 + 45 * 7
+
+
+@pytest.mark.parametrize("base", ["mobilenet_v2_0.35", "resnet50", "convnext_tiny"])
+def test_work_grows_from_cut_to_cut_up_to_the_whole(base, graph):
+    model = graph(base, 224)
+    done = [work(model, cut.tensor) for cut in cuts(model, features(model))]
+    assert done == sorted(done)
+    assert done[-1] == work(model, features(model))
+    by_stage = [work(model, cut.tensor) for cut in stages(model)]
+    assert all(below < above for below, above in pairwise([0, *by_stage, done[-1]]))
+
+
+def test_the_work_of_resnet50_is_that_of_its_paper(graph):
+    # arXiv:1512.03385, table 1: 3.8e9 for 224 pixels.
+    model = graph("resnet50", 224)
+    assert work(model, features(model)) == pytest.approx(3.8e9, rel=0.03)
+
+
+@pytest.mark.parametrize("base", ["mobilenet_v2_0.35", "resnet50", "convnext_tiny", "densenet121", "vgg16"])
+def test_every_layer_with_weights_stands_in_one_block_and_the_head_comes_first(base, graph):
+    model = graph(base, 224)
+    found = blocks(model)
+
+    assert found[0] == {"head"}
+    names = [name for block in found for name in block]
+    assert len(names) == len(set(names))
+    assert _with_weights(model) <= set(names)
+    # From the top down: no layer of a block comes before one of the block below it.
+    first = {each.name: place for place, each in enumerate(model.layers)}
+    with_weights = [[first[name] for name in block if model.get_layer(name).weights] for block in _layered(model)]
+    for above, below in pairwise(places for places in with_weights if places):
+        assert min(above) > max(below)
+
+
+def _layered(model):
+    """The blocks, without what is no layer of the model's own (an operation)."""
+    own = {each.name for each in model.layers}
+    return [block & own for block in blocks(model)]
+
+
+@pytest.mark.parametrize("base", ["mobilenet_v2_0.35", "resnet50", "inception_v3"])
+def test_every_block_has_something_to_train(base, graph):
+    # A block's learning rate is a share of that of the block above; one without weights takes a share for nothing.
+    model = graph(base, BASES[base].image_size)
+    empty = [sorted(block) for block in blocks(model) if not block & _with_weights(model)]
+    assert empty == []
+
+
+def test_resnet50_has_a_block_for_each_residual_block_and_its_stem(graph):
+    model = graph("resnet50", 224)
+    head, *found, stem = _layered(model)
+    assert head == {"head"}
+    assert len(found) == 3 + 4 + 6 + 3
+    assert {"conv1_conv", "conv1_bn"} <= stem
+    for block in found:
+        # All of a residual block's own convolutions: conv4_block2_1_conv, ..._2_conv, ..._3_conv.
+        convolutions = {name for name in block if name.endswith("_conv")}
+        assert len({name.rsplit("_", 2)[0] for name in convolutions}) == 1
+        assert {name.rsplit("_", 2)[1] for name in convolutions} >= {"1", "2", "3"}

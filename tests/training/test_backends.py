@@ -13,8 +13,9 @@ recipe = kerastk.Finetune(
     threads=2,
 )
 run = kerastk.train(recipe, show=False)
-again = kerastk.Finetune(data=sys.argv[1], runs=sys.argv[2], weights=str(run.path), head_epochs=1, epochs=1, unfreeze=1)
+again = kerastk.Finetune(data=sys.argv[1], runs=sys.argv[2], weights=str(run.path), epochs=1, unfreeze=1)
 run = kerastk.train(again, show=False)
+assert [row["phase"] for row in run.log] == ["probe", "finetune"]
 answers = kerastk.load(run)([sys.argv[1] + "/0/0.png", sys.argv[1] + "/1/0.png"], top=4)
 assert all(abs(sum(answer.probability for answer in each) - 1) < 1e-5 for each in answers)
 print(answers[0][0].label, f"{answers[0][0].probability:.6f}", run.path)

@@ -7,7 +7,7 @@ import pytest
 from kerastk.networks.classifier import classifier
 from kerastk.networks.cuts import cut_for, split_at, stages
 from kerastk.training.device import set_precision
-from kerastk.training.phases import Phase, optimizer, prepare, schedule
+from kerastk.training.phases import Phase, learning_rate, optimizer, prepare, schedule
 
 PHOTOS = np.random.default_rng(7).integers(0, 256, (8, 32, 32, 3), "uint8")
 LABELS = np.eye(3, dtype="float32")[np.arange(8) % 3]
@@ -240,3 +240,121 @@ def test_float16_scales_the_loss_and_trains():
     assert np.isfinite(after).all()
     # Unscaled again before the step: a step of AdamW is at most about its learning rate.
     assert 0 < np.abs(after - before).max() < 2e-3
+
+
+def _residual():
+    """A network of two residual blocks, with a layer before and one behind; always of the same values."""
+    keras.utils.set_random_seed(5)
+    photo = keras.Input((32, 32, 3), dtype="uint8")
+    start = keras.layers.Rescaling(1 / 255)(photo)
+    stem = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="stem")(start)
+    first = keras.layers.Conv2D(4, 3, padding="same", name="first")(stem)
+    joined = keras.layers.Add()([stem, first])
+    second = keras.layers.Conv2D(4, 1, name="second")(joined)
+    second = keras.layers.Conv2D(4, 3, padding="same", name="second_again")(second)
+    last = keras.layers.Conv2D(4, 1, name="last")(keras.layers.Add()([joined, second]))
+    pooled = keras.layers.GlobalAveragePooling2D()(last)
+    logits = keras.layers.Dense(3, name="head")(keras.layers.Dropout(0.0, name="head_dropout")(pooled))
+    return keras.Model(photo, keras.layers.Softmax()(logits))
+
+
+# The block of each layer, from the top; what comes before the first residual block is one with it.
+DEPTHS = {"head": 0, "last": 1, "second": 2, "second_again": 2, "first": 3, "stem": 3}
+
+
+def _decayed(model, share, phase, **values):
+    settings = {"weight_decay": 0.0, "clipnorm": 1.0, "precision": "float32", **values}
+    return optimizer(phase, 2, layer_decay=share, model=model, **settings)
+
+
+def test_layer_decay_lowers_the_learning_rate_from_block_to_block():
+    model = _classifier()
+    phase = _phase("all", fresh=True, learning_rate=0.5)
+    trained = prepare(model, phase).trainable_weights
+    before = _values(model)
+    # With gradients of zero only the weight decay moves anything, by each block's own learning rate.
+    made = _decayed(model, 0.8, phase, weight_decay=1.0)
+    made.apply([keras.ops.zeros_like(each) for each in trained], trained)
+
+    def power(layer):
+        path = f"{layer.name}/kernel"
+        left = np.linalg.norm(np.array(layer.kernel)) / np.linalg.norm(before[path])
+        return math.log((1 - left) / 0.5, 0.8)
+
+    powers = {each.name: power(each) for each in model.layers if hasattr(each, "kernel")}
+    np.testing.assert_allclose(list(powers.values()), np.round(list(powers.values())), atol=1e-3)
+    powers = {name: round(value) for name, value in powers.items()}
+    assert powers["head"] == 0
+    assert powers["Conv_1"] == powers["block_16_project"] == 1
+    assert {powers[f"block_15_{name}"] for name in ("expand", "depthwise", "project")} == {2}
+    assert powers["block_14_project"] == 3
+    # From the input to the head it never falls, and no power is left out.
+    assert list(powers.values()) == sorted(powers.values(), reverse=True)
+    assert set(powers.values()) == set(range(powers["Conv1"] + 1))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_with_layer_decay_a_network_is_fitted_each_block_at_its_own_pace(precision):
+    model = _residual()
+    set_precision(model, precision)
+    phase = _phase("all", epochs=1, learning_rate=1e-3)
+    fitted = prepare(model, phase)
+    made = _decayed(model, 0.5, phase, precision=precision)
+    assert isinstance(made, keras.optimizers.LossScaleOptimizer) == (precision == "float16")
+    before = _values(model)
+    fitted.compile(made, loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+    fitted.fit(PHOTOS, LABELS, batch_size=8, verbose=0)
+    # The first step of Adam goes one learning rate, whatever the gradient.
+    for name, depth in DEPTHS.items():
+        step = np.abs(np.array(model.get_layer(name).kernel) - before[f"{name}/kernel"]).max()
+        assert step == pytest.approx(1e-3 * 0.5**depth, rel=0.02), name
+
+
+@pytest.mark.parametrize("clipnorm", [0.0, 1.0])
+def test_layer_decay_clips_gradients_by_their_norm_over_all_blocks(clipnorm):
+    random = np.random.default_rng(3)
+    phase = _phase("all", epochs=9, learning_rate=0.1)
+    models = {share: _residual() for share in (None, 1.0, 0.5)}
+    made = {share: _decayed(model, share, phase, clipnorm=clipnorm) for share, model in models.items()}
+    shapes = [weight.shape for weight in models[None].trainable_weights]
+    # The first is far too large, in some blocks more than in others; the second is not too large.
+    for size in (3.0, 0.02, 0.5):
+        scales = [size * 10.0 ** (place % 4) for place, _ in enumerate(shapes)] if size > 1 else [size] * len(shapes)
+        gradients = [random.normal(0, scale, shape) for scale, shape in zip(scales, shapes, strict=True)]
+        for share, model in models.items():
+            made[share].apply([keras.ops.array(each, "float32") for each in gradients], model.trainable_weights)
+    single, same, falling = (_values(model) for model in models.values())
+    for path, value in single.items():
+        np.testing.assert_allclose(same[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
+    # The head, whose learning rate is the phase's own, goes as far as without; what lies below less far.
+    np.testing.assert_allclose(falling["head/kernel"], single["head/kernel"], rtol=1e-4, atol=1e-6)
+    start = _values(_residual())
+    assert np.abs(falling["stem/kernel"] - start["stem/kernel"]).max() < 0.2 * np.abs(
+        single["stem/kernel"] - start["stem/kernel"]).max()  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_the_learning_rate_that_is_shown_is_the_heads(share, precision):
+    model = _residual()
+    phase = _phase("all", epochs=2, learning_rate=0.25)
+    made = _decayed(model, share, phase, precision=precision)
+    assert learning_rate(made) == 0.25
+    fitted = prepare(model, phase)
+    fitted.compile(made, loss=keras.losses.CategoricalCrossentropy(from_logits=True), run_eagerly=True)
+    fitted.fit(PHOTOS, LABELS, batch_size=4, verbose=0)
+    # After half of the steps, half a cosine.
+    assert learning_rate(made) == pytest.approx(0.125)
+
+
+def test_layer_decay_leaves_what_is_frozen_alone():
+    model = _classifier()
+    prefix, tail = split_at(model, cut_for(model, 1))
+    before = _values(model)
+    phase = _phase(1)
+    fitted = prepare(model, phase)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    fitted.compile(_decayed(model, 0.75, phase), loss=loss, run_eagerly=True)
+    fitted.fit(PHOTOS, LABELS, batch_size=4, verbose=0)
+    assert not _changed(model, before) & set(_values(prefix))
+    assert _changed(model, before) == set(_values(tail)) - _normalisation(tail)

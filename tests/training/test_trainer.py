@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -79,17 +80,21 @@ def test_a_phase_that_stops_early_leaves_the_figures_right(digits, small_run, tm
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = epoch == 0
 
-    run = kerastk.train(
-        kerastk.Finetune(
-            data=str(digits), weights=str(small_run.path), unfreeze=1, head_epochs=9, epochs=2, runs=str(tmp_path)
-        ),
-        callbacks=[StopHead()],
-        show=False,
-    )
+    recipe = kerastk.Finetune(
+        data=str(digits), weights=str(small_run.path), unfreeze=1, probe="train", head_epochs=9, epochs=2,
+        runs=str(tmp_path),
+    )  # fmt: skip
+    run = kerastk.train(recipe, callbacks=[StopHead()], show=False)
     assert [row["epoch"] for row in run.log] == ["1", "10", "11"]
     lowest = min(run.log, key=lambda row: float(row["val_cross_entropy"]))
     assert run.metrics["best"]["epoch"] == int(lowest["epoch"])
     assert run.metrics["best"]["phase"] == lowest["phase"]
+
+
+def test_the_recipe_of_a_run_plans_the_same_again(pretrained_run, small_run):
+    for run in (pretrained_run, small_run):
+        again = plan(dataclasses.replace(run.recipe, name="again"), screen=Screen(show=False))
+        assert dataclasses.replace(again.recipe, name=run.path.name) == run.recipe
 
 
 def test_a_saved_model_can_be_trained_on_by_plain_keras(small_run, pretrained_run):
@@ -169,10 +174,10 @@ def test_users_callbacks_are_called_in_every_phase_and_named_when_stateless(digi
             self.epochs += 1
 
     count = Count()
-    kerastk.train(
-        kerastk.Finetune(data=str(digits), weights=str(small_run.path), head_epochs=1, epochs=2, runs=str(tmp_path)),
-        callbacks=[count],
+    recipe = kerastk.Finetune(
+        data=str(digits), weights=str(small_run.path), probe="train", head_epochs=1, epochs=2, runs=str(tmp_path)
     )
+    kerastk.train(recipe, callbacks=[count])
     assert count.epochs == 3
     assert "Count: no get_state and set_state" in " ".join(capsys.readouterr().out.split())
 
@@ -203,15 +208,15 @@ def test_every_kind_of_unfreezing_runs(unfreeze, digits, small_run, tmp_path):
             data=str(digits),
             weights=str(small_run.path),
             unfreeze=unfreeze,
-            head_epochs=1,
             runs=str(tmp_path),
             **values,
         ),
         show=False,
     )
     parameters = json.loads(run.environment_json.read_text())["trainable_parameters"]
-    assert parameters["head"] == 256 * 4 + 4
-    assert unfreeze == "head" or parameters["finetune"] > parameters["head"]
+    assert parameters["probe"] == 256 * 4 + 4
+    assert unfreeze == "head" or parameters["finetune"] > parameters["probe"]
+    assert [row["phase"] for row in run.log] == ["probe"] + ["finetune"] * (unfreeze != "head")
 
 
 def test_mixed_precision_trains_and_saves_float32(digits, tmp_path):

@@ -1,0 +1,52 @@
+"""The nearest neighbours among the training photos as a classifier, kept as plain arrays."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerastk.errors import RunError
+from kerastk.storage import atomic_writer
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The `count` nearest training photos by the cosine of features vote, each by its nearness.
+
+    `features` is (photos, features) float32, `truth` (photos,) int64 class numbers.
+    """
+
+    features: np.ndarray
+    truth: np.ndarray
+    count: int
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Shares of the votes, (photos, classes) float32, for (photos, features)."""
+        return self._fitted.predict_proba(features).astype(np.float32)
+
+    @functools.cached_property
+    def _fitted(self) -> Any:
+        from sklearn.neighbors import KNeighborsClassifier
+
+        made = KNeighborsClassifier(self.count, weights="distance", metric="cosine")
+        return made.fit(self.features, self.truth)
+
+    def save(self, path: Path) -> None:
+        """Write an .npz file of plain arrays."""
+        with atomic_writer(path, binary=True) as file:
+            np.savez(file, features=self.features, truth=self.truth, count=np.int64(self.count))
+
+    @classmethod
+    def load(cls, path: Path) -> "Neighbours":
+        """What `save` wrote. Raises RunError where the file is missing or damaged, or holds anything but arrays."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = cls(file["features"], file["truth"], int(file["count"]))
+        except Exception as error:
+            # NumPy raises zipfile's errors, ValueError, KeyError, EOFError and more.
+            raise RunError(f"cannot read {path}: {' '.join(str(error).split())[:160]}") from None
+        if found.features.ndim != 2 or found.truth.shape != (len(found.features),):
+            raise RunError(f"{path} is damaged.")
+        return found

@@ -1,0 +1,197 @@
+"""How a phase is carried out: solved on features, or trained, on photos or on what is cached of them."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerastk.datasets.photos import PhotoData
+from kerastk.datasets.pipeline import Rows
+from kerastk.errors import KerastkError
+from kerastk.evaluation.metrics import log_loss
+from kerastk.evaluation.neighbours import Neighbours
+from kerastk.networks.cuts import TRAINING_WORK, features
+from kerastk.recipe import Finetune
+from kerastk.screen import Screen
+from kerastk.training import probe
+from kerastk.training.cache import (
+    MIRROR,
+    PLAIN,
+    Activations,
+    CacheError,
+    Choice,
+    Point,
+    View,
+    cached_splits,
+    shown_views,
+)  # fmt: skip
+from kerastk.training.callbacks import MONITOR, Best, EpochRows, Validation
+from kerastk.training.phases import Phase, Probe, optimizer, prepare, quicken_statistics
+from kerastk.training.store import Overflow
+
+
+@dataclass
+class Fitting:
+    """What the phases of a run share; `choices` says where the activations of each trained phase are kept, by name."""
+
+    model: keras.Model
+    data: PhotoData
+    recipe: Finetune
+    objective: dict[str, Any]
+    activations: Activations
+    choices: dict[str, Choice]
+    validation: Validation
+    best: Best
+    rows: EpochRows
+    callbacks: Sequence[keras.callbacks.Callback]
+    screen: Screen
+    neighbours: Neighbours | None = None
+    _momenta: dict[str, float] = field(default_factory=dict)
+    _done: int = 0
+
+    def run(self, phases: Sequence[Phase | Probe]) -> None:
+        """All phases, one after another, each from the best weights so far.
+
+        Raises:
+            KerastkError: a photo is gone, the validation figures were never numbers, the cache cannot be written.
+        """
+        try:
+            for phase in phases:
+                self.rows.phase = phase.name
+                try:
+                    self._one(phase)
+                except CacheError as error:
+                    if self.recipe.cache != "auto":
+                        raise
+                    self.screen.warn(f"{error}; going on without it.")
+                    self._without_cache(str(error))
+                    self._one(phase)
+                if self.neighbours is None:
+                    self.best.restore()
+        except Exception:
+            failure = self.data.train.failure or self.data.val.failure
+            if failure is not None:
+                raise failure from None
+            raise
+        finally:
+            self.activations.close()
+        for name, momentum in self._momenta.items():
+            self.model.get_layer(name).momentum = momentum
+
+    def _one(self, phase: Phase | Probe) -> None:
+        if isinstance(phase, Probe):
+            self._solve(phase)
+        else:
+            self._train(phase)
+
+    def _without_cache(self, reason: str) -> None:
+        self.activations.discard()
+        self.activations = self.activations.in_memory()
+        self.choices = {name: Choice(None, reason=reason) for name in self.choices}
+
+    def _solve(self, phase: Probe) -> None:
+        """Fit the head on the frozen base's features at once."""
+        begin = time.perf_counter()
+        prepare(self.model, phase)
+        data, knn = self.data, phase.kind == "knn"
+        point = Point("features", features(self.model), "float32")
+        views = [PLAIN, MIRROR] if data.train.policy.flips and not knn else [PLAIN]
+        data.train.waited = 0.0
+        with self.screen.working("features") as progress:
+            # The validation photos pass once for the probe and for the phase after it.
+            later = [choice.point for choice in self.choices.values() if choice.point is not None]
+            with contextlib.suppress(Overflow):
+                self.activations.fill(data.val, [PLAIN], [point, *later])
+            train = self.activations.features(data.train, views, point, progress)
+            val = self.activations.features(data.val, [PLAIN], point)
+        passed, waited = time.perf_counter() - begin, data.train.waited
+        truth = np.tile(data.train.truth, len(views))
+        figures: dict[str, float] = {}
+        if knn:
+            self.neighbours = probe.neighbours(train, truth, val, data.val.truth)
+            judged = {"val_": (self.neighbours.probabilities(val), data.val.truth)}
+            note = f"{self.neighbours.count} nearest neighbours"
+        else:
+            head = probe.SOLVERS[phase.kind](train, truth, val, data.val.truth)
+            self.model.get_layer("head").set_weights([head.kernel, head.bias])
+            judged = {"": (head.probabilities(train), truth), "val_": (head.probabilities(val), data.val.truth)}
+            note = f"C {head.strength:.1g}"
+        for prefix, (scores, labels) in judged.items():
+            figures[f"{prefix}accuracy"] = float(np.mean(scores.argmax(axis=1) == labels))
+            figures[f"{prefix}cross_entropy"] = figures[f"{prefix}loss"] = log_loss(scores, labels)
+        seconds = time.perf_counter() - begin
+        self.best.consider(figures[MONITOR], 0)
+        self.rows.add(
+            {
+                "phase": phase.name,
+                "epoch": 0,
+                "seconds": seconds,
+                "learning_rate": 0.0,
+                "photos_per_second": (len(train) + len(val)) / passed,
+                "wait_share": min(1.0, waited / passed),
+                **figures,
+            }
+        )
+        self.screen.solved(phase.kind, note, rows=len(train), passed=passed, solved=seconds - passed)
+
+    def _train(self, phase: Phase) -> None:
+        """Compile afresh and fit."""
+        recipe, done = self.recipe, self._done
+        choice = self.choices[phase.name]
+        train: Rows = self.data.train
+        val: Rows = self.data.val
+        start = None
+        if choice.point is not None:
+            train, val, choice = self._cached(phase, choice)
+            start = choice.point.tensor
+        self.rows.split, self.validation.rows = train, val
+        if phase.fresh:
+            self._momenta = quicken_statistics(self.model, train.steps)
+        fitted = prepare(self.model, phase, start)
+        made = optimizer(
+            phase, train.steps, weight_decay=recipe.weight_decay, clipnorm=recipe.clipnorm, precision=recipe.precision,
+            layer_decay=recipe.layer_decay, model=self.model,
+        )  # fmt: skip
+        fitted.compile(optimizer=made, **self.objective)
+        fitted.fit(
+            train.batches(done, done + phase.epochs),
+            initial_epoch=done,
+            epochs=done + phase.epochs,
+            steps_per_epoch=train.steps,
+            callbacks=list(self.callbacks),
+            verbose=0,
+            shuffle=False,
+        )
+        if self.best.epoch is None:
+            raise KerastkError(
+                f"the validation cross-entropy was never a number ({self.rows.rows[-1][MONITOR]}); try "
+                f"--learning-rate {phase.learning_rate / 10:g} or --precision float32."
+            )
+        self._done += phase.epochs
+
+    def _cached(self, phase: Phase, choice: Choice) -> tuple[Rows, Rows, Choice]:
+        """The training and validation photos as activations, computed where they are not there yet."""
+        prepare(self.model, phase)
+        begin, before = time.perf_counter(), self.activations.forwards
+        policy, seed = self.data.train.policy, self.data.train.seed
+        with self.screen.working("activations") as progress:
+            train, val, point = cached_splits(
+                self.activations, self.data.train, self.data.val, point=choice.point, views=choice.views,
+                policy=policy, seed=seed, progress=progress,
+            )  # fmt: skip
+        shown: list[View] = shown_views(policy, seed, choice.views)
+        forward = self.activations.seconds_per_photo(point, shown[0])
+        photos = len(train.photos)
+        with_cache = without = None
+        if forward is not None:
+            with_cache = photos * forward * TRAINING_WORK * (1 - choice.frozen_share) / choice.frozen_share
+            without = with_cache + photos * forward
+        self.screen.cached(
+            computed=self.activations.forwards > before, seconds=time.perf_counter() - begin, with_cache=with_cache,
+            without=without,
+        )  # fmt: skip
+        return train, val, Choice(point, choice.views, choice.size, choice.frozen_share)
