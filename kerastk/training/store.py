@@ -44,9 +44,7 @@ class Overflow(KerastkError):
     """A value is not finite in the store's type."""
 
     def __init__(self, dtype: str):
-        super().__init__(
-            f"the frozen network gives values beyond {dtype}; try --precision float32 or other weights."
-        )
+        super().__init__(f"the frozen network gives values beyond {dtype}; try --precision float32 or other weights.")
 
 
 class Store:
