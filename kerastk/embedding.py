@@ -17,7 +17,7 @@ from kerastk.networks.classifier import features
 from kerastk.recipe import CACHE_SIZE, Finetune, size_bytes
 from kerastk.screen import Screen
 from kerastk.storage import atomic_path, atomic_writer, check_ending
-from kerastk.training.cache import PLAIN, Activations, Point
+from kerastk.training.cache import PLAIN, Activations, CacheError, Point
 from kerastk.training.device import choose_device, choose_precision, set_precision
 from kerastk.training.store import default_folder
 
@@ -73,6 +73,8 @@ def embed(recipe: Finetune, *, data: Any = None, show: bool = False) -> Embeddin
     recipe = task.settle_base(recipe)
     if data is None and recipe.data is None:
         raise RecipeError("no data given; name a folder, an archive, a table or tfds:NAME.")
+    if data is not None and recipe.data is not None:
+        raise RecipeError("data is given twice: in the recipe and beside it; leave one out.")
     source = open_source(recipe.data if data is None else data, labelled=False)
     device = choose_device(recipe.device)
     precision, _ = choose_precision(recipe.precision, device)
@@ -93,7 +95,14 @@ def embed(recipe: Finetune, *, data: Any = None, show: bool = False) -> Embeddin
         identity = task.identity(dataclasses.replace(recipe, precision=precision))
         activations = Activations(model, identity, folder, limit=size_bytes(recipe.cache_size or CACHE_SIZE))
         with screen.working("features") as progress:
-            vectors = activations.features(split, [PLAIN], point, progress)
+            try:
+                vectors = activations.features(split, [PLAIN], point, progress)
+            except CacheError as error:
+                if recipe.cache != "auto":
+                    raise
+                screen.warn(f"{error}; going on without it.")
+                activations.discard()
+                vectors = activations.in_memory().features(split, [PLAIN], point, progress)
         activations.close()
     photos = split.photos
     return Embedding([p.path for p in photos], [p.label for p in photos], vectors, len(look.bad))

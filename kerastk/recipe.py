@@ -335,7 +335,7 @@ def size_bytes(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([KMGT]?B?)", text.strip(), re.IGNORECASE)
     unit = match[2].upper() if match else ""
     unit += "B" if unit and not unit.endswith("B") else ""
-    if match is None or float(match[1]) == 0:
+    if match is None or float(match[1]) * _UNITS.get(unit, 0) < 1:
         raise RecipeError(f"cache_size must be a number of bytes like 500MB or 20GB; got {text!r}.")
     return int(float(match[1]) * _UNITS[unit])
 

@@ -10,6 +10,12 @@ import numpy as np
 from kerastk.errors import RunError
 from kerastk.storage import atomic_writer
 
+_LEAST_DISTANCE = 1e-6
+
+
+def _nearness(distances: np.ndarray) -> np.ndarray:
+    return 1 / np.maximum(distances, _LEAST_DISTANCE)
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -24,14 +30,15 @@ class Neighbours:
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Shares of the votes, (photos, classes) float32, for (photos, features)."""
-        return self._fitted.predict_proba(features).astype(np.float32)
+        return self._fitted.predict_proba(features.astype(np.float64)).astype(np.float32)
 
     @functools.cached_property
     def _fitted(self) -> Any:
         from sklearn.neighbors import KNeighborsClassifier
 
-        made = KNeighborsClassifier(self.count, weights="distance", metric="cosine")
-        return made.fit(self.features, self.truth)
+        # In float64, and with a floor under the distance: copies of a photo must not be told apart by rounding.
+        made = KNeighborsClassifier(self.count, weights=_nearness, metric="cosine")
+        return made.fit(self.features.astype(np.float64), self.truth)
 
     def save(self, path: Path) -> None:
         """Write an .npz file of plain arrays."""
@@ -47,6 +54,7 @@ class Neighbours:
         except Exception as error:
             # NumPy raises zipfile's errors, ValueError, KeyError, EOFError and more.
             raise RunError(f"cannot read {path}: {' '.join(str(error).split())[:160]}") from None
-        if found.features.ndim != 2 or found.truth.shape != (len(found.features),):
+        photos = len(found.features)
+        if found.features.ndim != 2 or found.truth.shape != (photos,) or not 1 <= found.count <= photos:
             raise RunError(f"{path} is damaged.")
         return found

@@ -4,6 +4,8 @@ A BatchNormalization that uses its moving statistics is a scale and a shift a ch
 its kernel and bias; the result is the same function but for rounding, about twice as fast on a CPU with MobileNetV2.
 """
 
+from collections import Counter
+
 import keras
 import numpy as np
 
@@ -18,11 +20,14 @@ def folded(network: keras.Model) -> keras.Model:
     All other layers are the network's own; the convolutions that are changed are new ones, so what is trained later
     does not reach them. Jacob et al. 2017, arXiv:1712.05877, section 3.2.
     """
+    # Within this network: what else was built on its layers does not matter.
+    used = [tensor for operation in network.operations for tensor in keras.tree.flatten(operation.input)]
+    uses = Counter(map(id, [*used, *network.outputs]))
     normalised = {}
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             before = layer.input._keras_history.operation
-            if _folds(before):
+            if _folds(before) and uses[id(before.output)] == 1:
                 normalised[before.name] = layer
     dropped = {layer.name for layer in normalised.values()}
 
@@ -41,9 +46,8 @@ def folded(network: keras.Model) -> keras.Model:
 
 
 def _folds(layer: keras.Operation) -> bool:
-    """Whether the layer is a convolution without activation whose output goes to one place."""
-    plain = isinstance(layer, _CONVOLUTIONS) and layer.activation is keras.activations.linear
-    return plain and len(layer._outbound_nodes) == 1
+    """Whether the layer is a convolution without activation."""
+    return isinstance(layer, _CONVOLUTIONS) and layer.activation is keras.activations.linear
 
 
 def _folded_weights(convolution: keras.layers.Layer, normalisation: keras.layers.Layer) -> list[np.ndarray]:

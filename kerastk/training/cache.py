@@ -27,7 +27,7 @@ from kerastk.errors import KerastkError
 from kerastk.networks.cuts import cache_cut, cut_for, work
 from kerastk.networks.cuts import features as features_of
 from kerastk.networks.folding import FOLDING_VERSION, folded
-from kerastk.training.store import MemoryStore, Overflow, Store, remove, trim
+from kerastk.training.store import MemoryStore, Overflow, Store, entries, remove, trim
 
 # A fixed number, so that a photo's values do not depend on how many others are computed with it.
 FORWARD_BATCH = 32
@@ -117,7 +117,7 @@ class Activations:
                 # What is held open stays.
                 needed = sum(len(numbers) * store.row_bytes for each, numbers in zip(stores, missing, strict=True)
                              for store in each)  # fmt: skip
-                trim(self._folder, max(0, self._limit - needed))
+                trim(self._folder, max(0, min(self._limit, _room(self._folder)) - needed))
             for view, each, numbers in zip(views, stores, missing, strict=True):
                 if numbers:
                     before = done
@@ -280,6 +280,11 @@ class CachedSplit(Rows):
         return Timed(grain.MapDataset.range((last - first) * self.steps).map(load).to_iter_dataset(options), self)
 
 
+def _room(folder: Path) -> int:
+    """What the cache may take on its disk: what it takes now, and what is free beyond a reserve."""
+    return shutil.disk_usage(folder).free - _SPARE_BYTES + sum(entry.size for entry in entries(folder))
+
+
 def shown_views(policy: Policy, seed: int, views: int) -> list[View]:
     """The stored views of a training photo; the photo as it is where nothing is augmented."""
     return [PLAIN] if policy == Policy() else [View(policy, seed, number) for number in range(views)]
@@ -302,8 +307,7 @@ def choose(
 ) -> Choice:  # fmt: skip
     """The cache of a phase that trains `unfreeze` for `epochs` epochs on (training, validation) `photos`.
 
-    `views` None takes as many as fit, up to DEFAULT_VIEWS. Disk space is compared with what is free, whatever lies in
-    the cache already.
+    `views` None takes as many as fit, up to DEFAULT_VIEWS.
     """
     cut = cut_for(model, unfreeze)
     if cut is None:
@@ -317,7 +321,7 @@ def choose(
     most = 1 if policy == Policy() else min(epochs, views or DEFAULT_VIEWS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free - _SPARE_BYTES
+        free = _room(folder)
     except OSError as error:
         return Choice(None, reason=f"{folder} cannot be used: {error.strerror}")
     for count in range(most, 0 if views is None else most - 1, -1):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from kerastk.networks.classifier import classifier, features_model
+from kerastk.networks.cuts import cut_for, split_at
 from kerastk.networks.folding import folded
 
 PHOTOS = np.random.default_rng(7).integers(0, 256, (4, 64, 64, 3), "uint8")
@@ -47,6 +48,20 @@ def test_a_convolution_whose_output_is_used_twice_keeps_its_normalisation():
     photos = np.random.default_rng(0).random((2, 8, 8, 3), "float32")
     assert len(normalisations(folded(network))) == 1
     np.testing.assert_allclose(folded(network)(photos), network(photos), atol=1e-6)
+
+
+def test_what_is_asked_for_in_front_of_its_normalisation_is_given_so():
+    model = classifier("mobilenet_v2_0.35", classes=3, image_size=64, dropout=0.0, weights=None)
+    network = keras.Model(model.input, [model.get_layer("Conv1").output, model.get_layer("head_dropout").input])
+    found, expected = folded(network).predict_on_batch(PHOTOS), network.predict_on_batch(PHOTOS)
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
+
+
+def test_what_else_was_built_on_the_layers_does_not_matter():
+    model = classifier("mobilenet_v2_0.35", classes=3, image_size=64, dropout=0.0, weights=None)
+    split_at(model, cut_for(model, 1))
+    assert not normalisations(folded(features_model(model)))
 
 
 def test_several_outputs_stay_several_outputs():

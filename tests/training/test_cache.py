@@ -76,6 +76,7 @@ def _tiny(seed=5, classes=4, size=32):
     found = keras.layers.BatchNormalization(name="first_bn")(found)
     found = keras.layers.ReLU(name="first_relu")(found)
     found = keras.layers.Conv2D(8, 3, strides=2, name="second")(found)
+    found = keras.layers.BatchNormalization(name="second_bn")(found)
     found = keras.layers.ReLU(name="second_relu")(found)
     found = keras.layers.GlobalAveragePooling2D(name="pool")(found)
     found = keras.layers.Dropout(0.0, name="head_dropout")(found)
@@ -192,6 +193,15 @@ def test_a_row_does_not_depend_on_the_photos_that_are_computed_with_it(look):
     for numbers in ([0], [31], [159], [40, 39, 38], list(range(159, 100, -1))):
         found = _rows(_split(look, numbers), PLAIN, point, Activations(model, IDENTITY, None))
         assert np.array_equal(found, together[numbers])
+
+
+def test_a_row_does_not_depend_on_the_phases_that_were_prepared_before(data):
+    # Else it would on the run that first computed it: a run prepares its phases, `embed` does not.
+    model = _tiny()
+    before = _rows(data.val, PLAIN, _features(model), Activations(model, IDENTITY, None))
+    prepare(model, Phase(name="test", unfreeze=1, epochs=1, learning_rate=0.1, warmup_epochs=0))
+    after = _rows(data.val, PLAIN, _features(model), Activations(model, IDENTITY, None))
+    assert np.array_equal(after, before)
 
 
 def test_an_interrupted_run_is_taken_up_where_it_was_and_ends_the_same(tiny, look, tmp_path, monkeypatch):
