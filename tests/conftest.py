@@ -61,3 +61,17 @@ def pretrained_run(digits, small_run, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERASTK_CACHE", str(folder / "cache"))
         return kerastk.train(recipe, show=False)
+
+
+def woken(model, photos):
+    """The model with the batch statistics of `photos`: in a random network signals else die out or explode."""
+    import keras
+
+    layers = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
+    momenta = [each.momentum for each in layers]
+    for each in layers:
+        each.momentum = 0.0
+    model(photos, training=True)
+    for each, momentum in zip(layers, momenta, strict=True):
+        each.momentum = momentum
+    return model

@@ -7,6 +7,7 @@ import pytest
 
 from kerastk.networks.bases import BASES
 from kerastk.networks.classifier import classifier
+from tests.conftest import woken
 
 # The smallest of each family; the others are for the slow run.
 SMALL = (
@@ -37,19 +38,7 @@ def _small(base: str) -> keras.Model:
 def _kept(base: str) -> keras.Model:
     keras.utils.set_random_seed(1)
     model = classifier(base, classes=3, image_size=BASES[base].smallest, dropout=0.1, weights=None)
-    _wake(model, _noise(8, BASES[base].smallest))
-    return model
-
-
-def _wake(model: keras.Model, images: np.ndarray) -> None:
-    """Give batch normalisation the statistics of `images`: in a random network signals else die out or explode."""
-    layers = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
-    momenta = [each.momentum for each in layers]
-    for each in layers:
-        each.momentum = 0.0
-    model(images, training=True)
-    for each, momentum in zip(layers, momenta, strict=True):
-        each.momentum = momentum
+    return woken(model, _noise(8, BASES[base].smallest))
 
 
 def _noise(count: int, size: int) -> np.ndarray:

@@ -41,6 +41,7 @@ from kerastk.training.cache import (
 from kerastk.training.phases import Phase, prepare
 from kerastk.training.store import entries
 from kerastk.training.trainer import plan
+from tests.conftest import woken
 
 IDENTITY = {"base": "tiny", "image_size": 32, "resize": "crop", "precision": "float32"}
 LIGHT = POLICIES["light"]
@@ -55,16 +56,7 @@ def _own_cache(tmp_path_factory):
 
 
 def _awake(model):
-    """In a random network signals die out, unless batch normalisation has seen some."""
-    photos = np.random.default_rng(7).integers(0, 256, (8, 32, 32, 3), "uint8")
-    layers = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
-    momenta = [each.momentum for each in layers]
-    for each in layers:
-        each.momentum = 0.0
-    model(photos, training=True)
-    for each, momentum in zip(layers, momenta, strict=True):
-        each.momentum = momentum
-    return model
+    return woken(model, np.random.default_rng(7).integers(0, 256, (8, 32, 32, 3), "uint8"))
 
 
 def _tiny(seed=5, classes=4, size=32):

@@ -8,6 +8,7 @@ from kerastk.networks.classifier import classifier
 from kerastk.networks.cuts import cut_for, split_at, stages
 from kerastk.training.device import set_precision
 from kerastk.training.phases import Phase, learning_rate, optimizer, prepare, schedule
+from tests.conftest import woken
 
 PHOTOS = np.random.default_rng(7).integers(0, 256, (8, 32, 32, 3), "uint8")
 LABELS = np.eye(3, dtype="float32")[np.arange(8) % 3]
@@ -20,16 +21,7 @@ def _phase(unfreeze, **values):
 
 def _classifier(base="mobilenet_v2_0.35", dropout=0.0):
     keras.utils.set_random_seed(11)
-    model = classifier(base, classes=3, image_size=32, dropout=dropout, weights=None)
-    # In a random network signals die out, unless batch normalisation has seen some.
-    layers = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
-    momenta = [each.momentum for each in layers]
-    for each in layers:
-        each.momentum = 0.0
-    model(PHOTOS, training=True)
-    for each, momentum in zip(layers, momenta, strict=True):
-        each.momentum = momentum
-    return model
+    return woken(classifier(base, classes=3, image_size=32, dropout=dropout, weights=None), PHOTOS)
 
 
 def _fit(model, phase, *, eagerly=True):
