@@ -19,7 +19,7 @@ from kerastk.screen import Screen
 from kerastk.storage import atomic_path, atomic_writer, check_ending
 from kerastk.training.cache import PLAIN, Activations, CacheError, Point
 from kerastk.training.device import choose_device, choose_precision, set_precision
-from kerastk.training.store import default_folder
+from kerastk.training.store import folder_of
 
 ENDINGS = (".parquet", ".npz")
 
@@ -90,10 +90,11 @@ def embed(recipe: Finetune, *, data: Any = None, show: bool = False) -> Embeddin
             batch_size=recipe.batch_size, threads=recipe.threads or task.threads(),
         )  # fmt: skip
         set_precision(model, precision)
-        folder = {"auto": default_folder(), "off": None}.get(recipe.cache, Path(recipe.cache))
         point = Point("features", features(model), "float32")
         identity = task.identity(dataclasses.replace(recipe, precision=precision))
-        activations = Activations(model, identity, folder, limit=size_bytes(recipe.cache_size or CACHE_SIZE))
+        activations = Activations(
+            model, identity, folder_of(recipe.cache), limit=size_bytes(recipe.cache_size or CACHE_SIZE)
+        )
         with screen.working("features") as progress:
             try:
                 vectors = activations.features(split, [PLAIN], point, progress)

@@ -85,7 +85,9 @@ class Screen:
 
     def _phase(self, phase: "Phase | Probe", plan: "Plan") -> None:
         what = {"head": "the head", "all": "everything"}.get(phase.unfreeze)
-        what = what or f"the head and the top {phase.unfreeze} stages"
+        what = what or (
+            "the head and the top stage" if phase.unfreeze == 1 else f"the head and the top {phase.unfreeze} stages"
+        )
         how = f"{plan.trainable[phase.name]:,} parameters, "
         if not phase.epochs:
             how = SOLVED[phase.kind] if phase.kind == "knn" else how + SOLVED[phase.kind]

@@ -188,7 +188,8 @@ class Activations:
             # In one order everywhere, so that two processes do not wait for each other.
             for store in sorted(stores, key=lambda store: str(store.path)):
                 stack.enter_context(store.writing())
-                self._added.add(store.path)
+                if self._folder is not None:
+                    self._added.add(store.path)
             # Another process may have added some meanwhile.
             lacking = [set(store.missing(hashes)) for store in stores]
             numbers = sorted(set().union(*lacking))

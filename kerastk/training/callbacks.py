@@ -80,10 +80,8 @@ class Best(keras.callbacks.Callback):
         if value < self.value:
             self.value, self.epoch, self.temperature = value, epoch, temperature
             scaled = {id(variable) for variable in self.source.get_layer("head").variables}
-            self._weights = [
-                np.array(variable) / (temperature if id(variable) in scaled else 1.0)
-                for variable in self.source.variables
-            ]
+            values = [(np.array(variable), id(variable) in scaled) for variable in self.source.variables]
+            self._weights = [value / temperature if is_scaled else value for value, is_scaled in values]
 
     def restore(self) -> None:
         """Put the best weights into the source model."""

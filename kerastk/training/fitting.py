@@ -15,7 +15,6 @@ from kerastk.errors import KerastkError
 from kerastk.evaluation.metrics import log_loss
 from kerastk.evaluation.neighbours import Neighbours
 from kerastk.networks.cuts import TRAINING_WORK, features
-from kerastk.recipe import Finetune
 from kerastk.screen import Screen
 from kerastk.training import probe
 from kerastk.training.cache import (
@@ -28,7 +27,7 @@ from kerastk.training.cache import (
     View,
     cached_splits,
     shown_views,
-)  # fmt: skip
+)
 from kerastk.training.callbacks import MONITOR, Best, EpochRows, Validation
 from kerastk.training.phases import Phase, Probe, optimizer, prepare, quicken_statistics
 from kerastk.training.store import Overflow
@@ -40,8 +39,11 @@ class Fitting:
 
     model: keras.Model
     data: PhotoData
-    recipe: Finetune
     objective: dict[str, Any]
+    # Of `phases.optimizer`: weight_decay, clipnorm, precision, layer_decay.
+    optimisation: dict[str, Any]
+    # A cache that was asked for by name is not done without.
+    cache_required: bool
     activations: Activations
     choices: dict[str, Choice]
     validation: Validation
@@ -65,7 +67,7 @@ class Fitting:
                 try:
                     self._one(phase)
                 except CacheError as error:
-                    if self.recipe.cache != "auto":
+                    if self.cache_required:
                         raise
                     self.screen.warn(f"{error}; going on without it.")
                     self._without_cache(str(error))
@@ -140,7 +142,7 @@ class Fitting:
 
     def _train(self, phase: Phase) -> None:
         """Compile afresh and fit."""
-        recipe, done = self.recipe, self._done
+        done = self._done
         choice = self.choices[phase.name]
         train: Rows = self.data.train
         val: Rows = self.data.val
@@ -152,10 +154,7 @@ class Fitting:
         if phase.fresh:
             self._momenta = quicken_statistics(self.model, train.steps)
         fitted = prepare(self.model, phase, start)
-        made = optimizer(
-            phase, train.steps, weight_decay=recipe.weight_decay, clipnorm=recipe.clipnorm, precision=recipe.precision,
-            layer_decay=recipe.layer_decay, model=self.model,
-        )  # fmt: skip
+        made = optimizer(phase, train.steps, model=self.model, **self.optimisation)
         fitted.compile(optimizer=made, **self.objective)
         fitted.fit(
             train.batches(done, done + phase.epochs),

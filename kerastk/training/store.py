@@ -40,6 +40,11 @@ def default_folder() -> Path:
     return cache_folder() / "activations"
 
 
+def folder_of(cache: str) -> Path | None:
+    """The folder that `auto` or a folder's name stands for; None for `off`."""
+    return {"auto": default_folder(), "off": None}.get(cache, Path(cache))
+
+
 class Overflow(KerastkError):
     """A value is not finite in the store's type."""
 
@@ -158,18 +163,21 @@ class Store:
 
     def close(self) -> None:
         """Let it go: it may be thrown out from now on."""
+        self._mapped = None
         self._lock.close()
 
     def _map(self) -> np.ndarray:
-        raw = np.dtype(np.uint16) if self.dtype == "bfloat16" else DTYPES[self.dtype]
-        return np.memmap(self.path / "rows.bin", raw, "r", shape=(len(self._crc), *self.shape))
+        if self._mapped is None:
+            raw = np.dtype(np.uint16) if self.dtype == "bfloat16" else DTYPES[self.dtype]
+            self._mapped = np.memmap(self.path / "rows.bin", raw, "r", shape=(len(self._crc), *self.shape))
+        return self._mapped
 
     def _read_index(self) -> None:
         index, rows = self.path / "index.bin", self.path / "rows.bin"
         records = np.frombuffer(index.read_bytes() if index.exists() else b"", np.uint8)
         count = min(len(records) // _RECORD.itemsize, (rows.stat().st_size if rows.exists() else 0) // self.row_bytes)
         found = records[: count * _RECORD.itemsize].view(_RECORD)
-        self._crc = found["crc"]
+        self._crc, self._mapped = found["crc"], None
         # A row that was computed anew stands behind the damaged one.
         self._place = {sha.tobytes(): place for place, sha in enumerate(found["sha256"])}
 

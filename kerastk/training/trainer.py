@@ -26,7 +26,7 @@ from kerastk.training.callbacks import MONITOR, Best, EpochRows, Validation
 from kerastk.training.device import choose_device, choose_precision, set_precision
 from kerastk.training.fitting import Fitting
 from kerastk.training.phases import Phase, Probe, prepare, release
-from kerastk.training.store import default_folder
+from kerastk.training.store import folder_of
 from kerastk.training.tensorboard import Events, Writer, confusion_picture, photo_grid
 
 
@@ -102,7 +102,7 @@ def _choice(recipe: Recipe, model: keras.Model, data: PhotoData, phase: Phase) -
     choice = choose(
         model, phase.unfreeze, photos=(len(data.train.photos), len(data.val.photos)), views=recipe.views,
         epochs=phase.epochs, policy=data.train.policy, dtype=dtype, limit=size_bytes(recipe.cache_size or CACHE_SIZE),
-        folder=_cache_folder(recipe),
+        folder=folder_of(recipe.cache),
     )  # fmt: skip
     if choice.point is None and recipe.cache != "auto":
         raise CacheError(f"nothing can be kept in --cache {recipe.cache}: {choice.reason}; use --cache auto or off.")
@@ -120,10 +120,6 @@ def _with_cache(recipe: Recipe, choices: Sequence[Choice]) -> Recipe:
         cache_dtype=kept[0].point.dtype if kept else None,
         views=max((choice.views for choice in kept), default=None),
     )
-
-
-def _cache_folder(recipe: Recipe) -> Path:
-    return default_folder() if recipe.cache == "auto" else Path(recipe.cache)
 
 
 def train(
@@ -178,8 +174,9 @@ def _execute(plan: Plan, callbacks: Sequence[keras.callbacks.Callback], screen: 
     fitting = Fitting(
         model=model,
         data=data,
-        recipe=recipe,
         objective=task.objective(recipe),
+        optimisation={name: getattr(recipe, name) for name in ("weight_decay", "clipnorm", "precision", "layer_decay")},
+        cache_required=recipe.cache != "auto",
         activations=_activations(plan),
         choices=plan.choices,
         best=best,
@@ -216,9 +213,8 @@ def _execute(plan: Plan, callbacks: Sequence[keras.callbacks.Callback], screen: 
 def _activations(plan: Plan) -> Activations:
     """What keeps the frozen part's values: in the cache's folder, or in memory for this run."""
     recipe = plan.recipe
-    folder = None if recipe.cache == "off" else _cache_folder(recipe)
     limit = size_bytes(recipe.cache_size or CACHE_SIZE)
-    return Activations(plan.model, tasks.of(recipe).identity(recipe), folder, limit=limit)
+    return Activations(plan.model, tasks.of(recipe).identity(recipe), folder_of(recipe.cache), limit=limit)
 
 
 def _measure(plan: Plan, model: keras.Model, fitting: Fitting, run: Run) -> dict[str, Any]:
