@@ -19,6 +19,7 @@ _HOMES = {
     "Answer": "kerastk.predictor",
     "KerastkError": "kerastk.errors",
     "train": "kerastk.training.trainer",
+    "resume": "kerastk.training.trainer",
     "load": "kerastk.predictor",
     "build": "kerastk.library",
     "open_data": "kerastk.library",

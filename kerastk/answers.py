@@ -1,12 +1,12 @@
 """Predictions as a table: CSV, JSON lines or Parquet, by the file's ending; written as they come."""
 
 import contextlib
-import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kerastk.datasets.table import csv_writer
 from kerastk.predictor import Prediction
 from kerastk.storage import atomic_path, atomic_writer, check_ending
 
@@ -19,7 +19,7 @@ def table(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
     """A function that takes predictions; the file appears, whole, when the block ends well.
 
     Columns: path, label, probability, label_2, probability_2, ... up to `top`, error. JSON lines hold path, answers
-    (a list of label and probability) and error.
+    (a list of label and probability) and error. In CSV, a text that a spreadsheet would run has an apostrophe in front.
 
     Raises:
         RecipeError: the ending is none of .csv, .jsonl and .parquet.
@@ -38,12 +38,11 @@ def columns(top: int) -> list[str]:
 @contextlib.contextmanager
 def _csv(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
     with atomic_writer(path) as file:
-        writer = csv.DictWriter(file, columns(top), restval="", lineterminator="\n")
-        writer.writeheader()
+        write = csv_writer(file, columns(top))
 
         def put(prediction: Prediction) -> None:
             row = _row(prediction)
-            writer.writerow({key: f"{value:.6f}" if isinstance(value, float) else value for key, value in row.items()})
+            write({key: f"{value:.6f}" if isinstance(value, float) else value for key, value in row.items()})
 
         yield put
 

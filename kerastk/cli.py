@@ -82,6 +82,11 @@ def start_backend() -> None:
 
 
 dry_run = click.option("--dry-run", is_flag=True, help="Print the recipe, the split and what would be trained; stop.")
+go_on = click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run of this command where it was interrupted; start it if there is none.",
+)
 gate = click.option(
     "--assert-accuracy", type=click.FloatRange(0, 1), metavar="SHARE",
     help="Exit with code 1 if the accuracy on the test split (else validation) is lower.",
@@ -92,8 +97,11 @@ gate = click.option(
 @click.argument("data", required=False)
 @click.option("--recipe", "file", metavar="NAME|FILE", help="Start from a recipe; options given here override it.")
 @dry_run
+@go_on
 @gate
-def finetune(data: str | None, file: str | None, dry_run: bool, assert_accuracy: float | None, **values: Any) -> None:
+def finetune(
+    data: str | None, file: str | None, dry_run: bool, resume: bool, assert_accuracy: float | None, **values: Any
+) -> None:
     """Fine-tune a pretrained network on DATA.
 
     DATA is a folder of class folders, one with train/, val/ and test/ (any of them), a .zip or .tar of either, a CSV or
@@ -105,7 +113,7 @@ def finetune(data: str | None, file: str | None, dry_run: bool, assert_accuracy:
         if kind is not Finetune:
             raise RecipeError(f"{file} is a recipe for {kind.task}, not for finetune; use `kerastk train {file}`.")
     overrides = given(Finetune, values) | ({"data": data} if data is not None else {})
-    _train(construct(Finetune, base | overrides), dry_run, assert_accuracy)
+    _train(construct(Finetune, base | overrides), dry_run, resume, assert_accuracy)
 
 
 @commands.command(
@@ -126,9 +134,10 @@ def train(context: click.Context, name: str | None, options: tuple[str, ...]) ->
 
     @click.command(name, cls=RecipeCommand, recipe=kind, context_settings=CONTEXT, help=f"Train {name} ({kind.task}).")
     @dry_run
+    @go_on
     @gate
-    def run(dry_run: bool, assert_accuracy: float | None, **values: Any) -> None:
-        _train(construct(kind, base | given(kind, values)), dry_run, assert_accuracy)
+    def run(dry_run: bool, resume: bool, assert_accuracy: float | None, **values: Any) -> None:
+        _train(construct(kind, base | given(kind, values)), dry_run, resume, assert_accuracy)
 
     with run.make_context(f"{context.command_path} {name}", list(options), parent=context) as inner:
         run.invoke(inner)
@@ -143,23 +152,55 @@ def _recipe_file(name: str) -> Path:
     raise RecipeError(f"no recipe is called {name!r}; shipped: {', '.join(recipes.names())}. A file ends in .toml.")
 
 
-def _train(recipe: Recipe, dry: bool, assert_accuracy: float | None) -> None:
-    if dry and assert_accuracy is not None:
-        raise RecipeError("--assert-accuracy has no effect with --dry-run; leave it out.")
+def _train(recipe: Recipe, dry: bool, resume: bool, assert_accuracy: float | None) -> None:
+    for name, given_too in (("--assert-accuracy", assert_accuracy is not None), ("--resume", resume)):
+        if dry and given_too:
+            raise RecipeError(f"{name} has no effect with --dry-run; leave it out.")
     start_backend()
     if dry:
         from kerastk.screen import Screen
-        from kerastk.training.trainer import plan
+        from kerastk.training.plan import plan
 
         screen = Screen()
         settled = plan(recipe, screen=screen, dry=True)
         click.echo(dump(settled.recipe))
         screen.plan(settled)
         return
-    run = kerastk.train(recipe)
-    if assert_accuracy is not None:
+    _gate_run(kerastk.train(recipe, resume=resume), assert_accuracy)
+
+
+@commands.command()
+@click.argument("run")
+@click.option("--data", help="Where the data is now, if it is elsewhere than at the start.")
+@click.option(
+    "--allow-data-change",
+    is_flag=True,
+    help="Go on though photos came or went; those that are known stay in their splits.",
+)
+@click.option("--allow-version-change", is_flag=True, help="Go on with other versions of Keras and what else computes.")
+@gate
+def resume(
+    run: str, data: str | None, allow_data_change: bool, allow_version_change: bool, assert_accuracy: float | None
+) -> None:
+    """Go on with RUN where it was interrupted.
+
+    The model comes out as it would have without the interruption. A run that is complete says so.
+    """
+    from kerastk.run import Run
+
+    # Before the network is loaded, which takes seconds.
+    Run.open(run)
+    start_backend()
+    found = kerastk.resume(
+        run, data=data, allow_data_change=allow_data_change, allow_version_change=allow_version_change
+    )
+    _gate_run(found, assert_accuracy)
+
+
+def _gate_run(run: Any, wanted: float | None) -> None:
+    if wanted is not None:
         metrics = run.metrics
-        _gate(metrics.get("test", metrics["validation"])["accuracy"], assert_accuracy)
+        _gate(metrics.get("test", metrics["validation"])["accuracy"], wanted)
 
 
 def _gate(accuracy: float, wanted: float) -> None:

@@ -6,6 +6,8 @@ KerastkError            everything kerastk raises on purpose
 ├── PhotoError          one photo cannot be read
 ├── WeightsError        pretrained weights are missing, damaged or out of reach
 ├── RunError            a run folder is missing, taken, or not what it should be
+│   └── Stopped         the run was told to stop; `kerastk resume` goes on with it (exit code 75, by Ctrl-C 130)
+├── Diverged            the loss or a weight is no longer a number
 └── GateError           the run is fine, but below --assert-accuracy (exit code 1)
 """
 
@@ -38,6 +40,19 @@ class WeightsError(KerastkError):
 
 class RunError(KerastkError):
     """A run folder is missing, taken, or not what it should be."""
+
+
+class Stopped(RunError):
+    """The run was told to stop by a signal; what it has learned is kept, and `kerastk resume` goes on with it."""
+
+    # 75 is EX_TEMPFAIL of sysexits.h: try again later.
+    def __init__(self, message: str, exit_code: int = 75):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Diverged(KerastkError):
+    """The loss or a weight is no longer a number."""
 
 
 class GateError(KerastkError):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from kerastk.datasets.archive import ARCHIVE, open_archive
 from kerastk.datasets.files import Finding, folder_reader, read_file, walk
-from kerastk.datasets.images import RESIZES, decode, from_pil
+from kerastk.datasets.images import decode, from_pil
 from kerastk.datasets.source import natural_key
 from kerastk.errors import DataError, PhotoError, RunError
 from kerastk.evaluation.neighbours import Neighbours
@@ -51,20 +51,20 @@ class Predictor:
     batch_size = 32
 
     def __init__(self, run: Run):
-        from kerastk.tasks.finetune import load_model
+        from kerastk.tasks.finetune import labels_of, load_model
 
-        labels = run.labels
-        self.classes: list[str] = labels.get("classes") or []
-        self.image_size, self.resize = labels.get("image_size"), labels.get("resize")
-        if labels.get("task") != "finetune" or self.resize not in RESIZES or not isinstance(self.image_size, int):
-            raise RunError(f"{run.labels_json} does not describe a classifier of photos.")
+        labels = labels_of(run)
+        self.classes: list[str] = labels["classes"]
+        self.image_size, self.resize = labels["image_size"], labels["resize"]
         self.run = run
         self.model = load_model(run)
-        self.neighbours = Neighbours.load(run.neighbours_npz) if labels.get("head") == "knn" else None
-        outputs = len(self.classes) if self.neighbours is None else self.neighbours.features.shape[1]
-        expected = (None, self.image_size, self.image_size, 3), (None, outputs)
-        if (self.model.input.shape, self.model.output.shape) != expected:
-            raise RunError(f"{run.model_keras} and {run.labels_json} do not belong together.")
+        self.neighbours = Neighbours.load(run.neighbours_npz) if labels["head"] == "knn" else None
+        if self.neighbours is not None:
+            known = self.neighbours.features.shape[1], self.neighbours.classes
+            if known != (self.model.output.shape[1], len(self.classes)):
+                raise RunError(
+                    f"{run.neighbours_npz}, {run.model_keras.name} and {run.labels_json.name} do not belong together."
+                )
 
     def __call__(self, photos: Any, *, top: int | None = None) -> Any:
         """Answer(s) for one photo or a list of photos.

@@ -75,7 +75,7 @@ class Recipe:
     )
     epochs: int | None = option(
         None, "Passes over the training data in the main phase.", group="training",
-        auto="12; 30 with --weights none", unit="epochs", low=1, high=100_000, common=True,
+        auto="16; 30 with --weights none", unit="epochs", low=1, high=100_000, common=True,
     )  # fmt: skip
     batch_size: int = option(32, "Photos a step.", group="training", low=1, high=65_536, common=True)
     learning_rate: float | None = option(
@@ -92,6 +92,10 @@ class Recipe:
     clipnorm: float | None = option(
         None, "Largest global norm of the gradients; 0 leaves them as they are.",
         group="training", auto="1", low=0, high=1e6,
+    )  # fmt: skip
+    epoch_parts: int | None = option(
+        None, "Checkpoints an epoch, evenly spaced; more than one pays where epochs are long.", group="training",
+        auto="1", low=1, high=10_000,
     )  # fmt: skip
     patience: int | None = option(
         None, "Stop a phase after so many epochs without a better validation cross-entropy.",
@@ -195,6 +199,10 @@ class Finetune(Recipe):
         None, "Each block's learning rate as a share of that of the block above it, like 0.75.", group="training",
         auto="the same for all", low=0.01, high=1,
     )  # fmt: skip
+    manifold_mixup: float | None = option(
+        None, "Mix what the frozen part makes of two photos, and their labels, by a share from Beta(X, X); 0 does not.",
+        group="training", auto="0.4", low=0, high=100,
+    )  # fmt: skip
     label_smoothing: float | None = option(
         None, "Share of the probability given to all classes alike in the training loss.",
         group="training", auto="0.1", low=0, below=1,
@@ -238,7 +246,7 @@ class Finetune(Recipe):
             if self.cache not in ("auto", "off"):
                 raise RecipeError("cache has no effect with weights none (nothing is frozen); leave it out.")
             self._refuse(
-                ("probe", "head_epochs", "head_learning_rate", "unfreeze", "layer_decay", *caching),
+                ("probe", "head_epochs", "head_learning_rate", "unfreeze", "layer_decay", "manifold_mixup", *caching),
                 "with weights none (one phase trains all)",
             )
         if self.probe != "train":
@@ -250,14 +258,28 @@ class Finetune(Recipe):
         if self.head_alone:
             if self.probe == "none":
                 raise RecipeError("unfreeze head and probe none leave nothing to train; leave one out.")
-            self._refuse(("epochs", "learning_rate", "warmup_epochs", "layer_decay"), "where the head alone is fitted")
+            self._refuse(
+                ("epochs", "learning_rate", "warmup_epochs", "layer_decay", "manifold_mixup"),
+                "where the head alone is fitted",
+            )
             if self.probe != "train":
                 self._refuse(
-                    ("patience", "weight_decay", "clipnorm", "label_smoothing", "dropout", "views", "cache_dtype"),
+                    (
+                        "patience",
+                        "weight_decay",
+                        "clipnorm",
+                        "label_smoothing",
+                        "dropout",
+                        "views",
+                        "cache_dtype",
+                        "epoch_parts",
+                    ),
                     "where the head is solved and nothing is trained",
                 )
-        elif self.unfreeze == "all" and self.probe != "train":
-            self._refuse(("views", "cache_dtype"), "with unfreeze all (nothing is frozen)")
+        elif self.unfreeze == "all":
+            self._refuse(("manifold_mixup",), "with unfreeze all (nothing is frozen)")
+            if self.probe != "train":
+                self._refuse(("views", "cache_dtype"), "with unfreeze all (nothing is frozen)")
         if self.strict:
             self._refuse(("max_bad",), "with strict, which refuses any finding")
 
@@ -296,12 +318,17 @@ class Finetune(Recipe):
             values["head_epochs"] = _or(self.head_epochs, 20 if self.head_alone else 3)
             values["head_learning_rate"] = _or(self.head_learning_rate, 2e-3)
         if not self.head_alone:
-            epochs = _or(self.epochs, 30 if fresh else 12)
+            epochs = _or(self.epochs, 30 if fresh else 16)
             values["epochs"] = epochs
             gentle = 3e-4 if values.get("unfreeze") == 1 else 1e-4
             values["learning_rate"] = _or(self.learning_rate, 1e-3 if fresh else gentle)
             values["warmup_epochs"] = _or(self.warmup_epochs, float(min(1.0, epochs / 10)))
+            if values.get("unfreeze", "all") not in ("all", stages):
+                values["manifold_mixup"] = _or(self.manifold_mixup, 0.4)
+            elif self.manifold_mixup is not None:
+                raise RecipeError(f"manifold_mixup has no effect with unfreeze {self.unfreeze}: nothing is frozen.")
         if not self.head_alone or values.get("probe") == "train":
+            values["epoch_parts"] = _or(self.epoch_parts, 1)
             values["patience"] = _or(self.patience, 15 if fresh else 5)
             values["weight_decay"] = _or(self.weight_decay, 0.05)
             values["clipnorm"] = _or(self.clipnorm, 1.0)

@@ -1,5 +1,6 @@
 """The run folder: the only product of a run, every path in it and everything that is written to it."""
 
+import contextlib
 import csv
 import dataclasses
 import errno
@@ -7,6 +8,8 @@ import io
 import json
 import os
 import re
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from kerastk.recipe import Recipe, dump, load
 from kerastk.storage import atomic_path, write_atomic
 
 FORMAT = 1
+# No file of a run that kerastk reads is larger, a million photos' data.json included.
+_LARGEST_JSON = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +82,48 @@ class Run:
     data_json = property(lambda self: self.path / "data.json")
     log_csv = property(lambda self: self.path / "log.csv")
     events = property(lambda self: self.path / "events")
+    checkpoint = property(lambda self: self.path / "checkpoint")
     model_keras = property(lambda self: self.path / "model.keras")
     neighbours_npz = property(lambda self: self.path / "neighbours.npz")
     labels_json = property(lambda self: self.path / "labels.json")
     metrics_json = property(lambda self: self.path / "metrics.json")
     predictions_csv = property(lambda self: self.path / "predictions.csv")
+
+    @property
+    def begun(self) -> bool:
+        """Whether all that a run begins with is there; environment.json is written last of it."""
+        return self.environment_json.exists()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has come to its end; metrics.json is written last."""
+        return self.metrics_json.exists()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the one process that trains this run; the lock goes with the process, however it ends.
+
+        Raises:
+            RunError: another process is at it, or the folder cannot be written.
+        """
+        import fcntl
+
+        with contextlib.ExitStack() as stack:
+            try:
+                self.checkpoint.mkdir(exist_ok=True)
+                file = stack.enter_context(open(self.checkpoint / "lock", "a+"))
+            except OSError as error:
+                raise RunError(f"cannot write into the run {str(self.path)!r}: {error.strerror}.") from None
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                owner = " ".join(file.read(200).split()) or "another process"
+                raise RunError(f"{owner} is training the run {str(self.path)!r}; wait for it or stop it.") from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
 
     @property
     def recipe(self) -> Recipe:
@@ -104,6 +146,11 @@ class Run:
         return self._json(self.data_json)
 
     @property
+    def environment(self) -> dict[str, Any]:
+        """The content of environment.json."""
+        return self._json(self.environment_json)
+
+    @property
     def log(self) -> list[dict[str, str]]:
         """The rows of log.csv."""
         try:
@@ -113,10 +160,12 @@ class Run:
 
     def _json(self, path: Path) -> dict[str, Any]:
         try:
+            if path.stat().st_size > _LARGEST_JSON:
+                raise ValueError
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError:
             raise RunError(f"{self.path} has no {path.name}: the run did not come so far.") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise RunError(f"{path} is damaged.") from None
         if not isinstance(content, dict):
             raise RunError(f"{path} is damaged.")
@@ -127,7 +176,7 @@ class Run:
         write_atomic(self.recipe_toml, dump(recipe))
 
     def write_environment(self, environment: dict[str, Any]) -> None:
-        """environment.json, with the folder's format version."""
+        """environment.json, with the folder's format version; after it the run counts as begun."""
         write_atomic(self.environment_json, json.dumps({"format": FORMAT, **environment}, indent=1))
 
     def write_data(self, text: str) -> None:
@@ -147,7 +196,7 @@ class Run:
         self._write_csv(self.predictions_csv, rows)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """metrics.json"""
+        """metrics.json; after it the run counts as complete."""
         write_atomic(self.metrics_json, json.dumps(metrics, indent=1))
 
     def write_model(self, model: Any) -> None:

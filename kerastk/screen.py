@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kerastk.run import Run
     from kerastk.training.phases import Phase, Probe
-    from kerastk.training.trainer import Plan
+    from kerastk.training.plan import Plan
 
 
 def printable(text: str) -> str:
@@ -151,9 +151,12 @@ class Screen:
         else:
             self.console.print("no findings")
 
-    def started(self, run: "Run") -> None:
-        """The run folder is there."""
+    def started(self, run: "Run", state: dict[str, Any] | None) -> None:
+        """The run folder is there; `state` is that of the checkpoint that the run goes on from."""
         self.console.print(f"run      {_shown(str(run.path))}")
+        if state is not None:
+            step = f" and {_count(state['step'], 'batch', 'batches')}" if state["step"] else ""
+            self.console.print(f"resumed  after epoch {state['epoch']}{step}")
         self.console.print(f"watch    tensorboard --logdir {_shown(str(run.path.parent))}")
 
     def batches(self) -> "keras.callbacks.Callback":
@@ -207,8 +210,15 @@ class Screen:
         )
         self.console.print(" ".join(texts))
 
+    def complete(self, run: "Run") -> None:
+        """There is nothing to go on with."""
+        self.console.print(f"run      {_shown(str(run.path))} is complete")
+        self.finished(run, run.metrics)
+
     def finished(self, run: "Run", metrics: dict[str, Any]) -> None:
         """The figures, and how to use the model."""
+        if "ended" in metrics:
+            self.warn(f"the training ended before its time: {metrics['ended']}")
         best = metrics["best"]
         self.console.print(
             f"best     epoch {best['epoch']} ({best['phase']})" if best["epoch"] else "best     the probe"
@@ -253,8 +263,8 @@ def _bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, several: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else several or noun + 's'}"
 
 
 def _duration(seconds: float) -> str:

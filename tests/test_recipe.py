@@ -93,30 +93,31 @@ CACHED = ("views", "cache_size", "cache_dtype")
 TRAINED = ("patience", "weight_decay", "clipnorm", "label_smoothing", "dropout")
 MAIN = ("epochs", "learning_rate", "warmup_epochs")
 HEAD = ("head_epochs", "head_learning_rate")
+SOLVED = ("layer_decay", "manifold_mixup", "epoch_parts", "views", "cache_dtype")
 VALUES = {
     "views": 2, "cache_size": "1GB", "cache_dtype": "float16", "patience": 2, "weight_decay": 0.1, "clipnorm": 1.0,
     "label_smoothing": 0.1, "dropout": 0.3, "epochs": 3, "learning_rate": 0.1, "warmup_epochs": 1.0, "head_epochs": 2,
     "head_learning_rate": 0.1, "unfreeze": "all", "probe": "solve", "layer_decay": 0.5, "cache": "folder",
-    "max_bad": 0.1,
+    "max_bad": 0.1, "manifold_mixup": 0.2, "epoch_parts": 2,
 }  # fmt: skip
 # What each kind of recipe does not use.
 UNUSED = [
-    ({"weights": "none"}, (*CACHED, *HEAD, "unfreeze", "probe", "layer_decay", "cache")),
+    ({"weights": "none"}, (*CACHED, *HEAD, "unfreeze", "probe", "layer_decay", "manifold_mixup", "cache")),
     ({"cache": "off"}, CACHED),
     # The head is not trained by itself.
     ({}, HEAD),
     ({"probe": "solve"}, HEAD),
     ({"probe": "none"}, HEAD),
     # Nothing but the head is fitted.
-    ({"unfreeze": "head", "probe": "train"}, (*MAIN, "layer_decay")),
+    ({"unfreeze": "head", "probe": "train"}, (*MAIN, "layer_decay", "manifold_mixup")),
     # And that is done at once.
-    ({"unfreeze": "head"}, (*MAIN, *HEAD, *TRAINED, "layer_decay", "views", "cache_dtype")),
-    ({"unfreeze": "head", "probe": "solve"}, (*MAIN, *HEAD, *TRAINED, "layer_decay", "views", "cache_dtype")),
-    ({"head": "svm"}, (*MAIN, *HEAD, *TRAINED, "layer_decay", "views", "cache_dtype", "probe")),
-    ({"head": "knn"}, (*MAIN, *HEAD, *TRAINED, "layer_decay", "views", "cache_dtype", "probe")),
+    ({"unfreeze": "head"}, (*MAIN, *HEAD, *TRAINED, *SOLVED)),
+    ({"unfreeze": "head", "probe": "solve"}, (*MAIN, *HEAD, *TRAINED, *SOLVED)),
+    ({"head": "svm"}, (*MAIN, *HEAD, *TRAINED, *SOLVED, "probe")),
+    ({"head": "knn"}, (*MAIN, *HEAD, *TRAINED, *SOLVED, "probe")),
     # Nothing of what is trained is frozen.
-    ({"unfreeze": "all"}, (*HEAD, "views", "cache_dtype")),
-    ({"unfreeze": "all", "probe": "none"}, (*HEAD, "views", "cache_dtype")),
+    ({"unfreeze": "all"}, (*HEAD, "views", "cache_dtype", "manifold_mixup")),
+    ({"unfreeze": "all", "probe": "none"}, (*HEAD, "views", "cache_dtype", "manifold_mixup")),
     ({"strict": True}, ("max_bad",)),
 ]
 
@@ -223,7 +224,7 @@ def resolved(solvable=True, stages=5, **values):
 
 def test_resolve_fills_in_the_defaults():
     pretrained = resolved()
-    assert (pretrained.unfreeze, pretrained.probe, pretrained.epochs, pretrained.patience) == (1, "solve", 12, 5)
+    assert (pretrained.unfreeze, pretrained.probe, pretrained.epochs, pretrained.patience) == (1, "solve", 16, 5)
     assert (pretrained.weight_decay, pretrained.clipnorm, pretrained.label_smoothing, pretrained.dropout) == (
         0.05, 1.0, 0.1, 0.2,
     )  # fmt: skip
@@ -234,6 +235,16 @@ def test_resolve_fills_in_the_defaults():
     fresh = resolved(weights="none")
     assert (fresh.epochs, fresh.learning_rate, fresh.patience) == (30, 1e-3, 15)
     assert resolved(stages=1).unfreeze == "all"
+
+
+def test_activations_are_mixed_where_something_is_frozen():
+    assert resolved().manifold_mixup == 0.4
+    assert resolved(unfreeze=4).manifold_mixup == 0.4
+    assert resolved(manifold_mixup=0).manifold_mixup == 0
+    for everything in ({"unfreeze": "all"}, {"unfreeze": 5}, {"weights": "none"}, {"unfreeze": "head"}):
+        assert resolved(**everything).manifold_mixup is None
+    with pytest.raises(RecipeError, match="manifold_mixup has no effect with unfreeze 5: nothing is frozen"):
+        resolved(unfreeze=5, manifold_mixup=0.2)
 
 
 # What a kind of recipe holds once it is resolved, of the fields that not every kind has.

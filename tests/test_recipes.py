@@ -11,7 +11,7 @@ from kerastk import recipes
 from kerastk.demo import write_digits
 from kerastk.recipe import Recipe, dump, load, parse
 from kerastk.screen import Screen
-from kerastk.training.trainer import plan
+from kerastk.training.plan import plan
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,13 +1,14 @@
-"""Files in folders: their names, their bytes, and what is found to be no photo's place."""
+"""Files in folders: names and bytes of photos, what is no photo's place, and the files of a run, checked."""
 
 import os
 import stat
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kerastk.datasets.images import MAX_BYTES
-from kerastk.errors import PhotoError
+from kerastk.errors import PhotoError, RunError
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +93,31 @@ def read_file(path: Path) -> bytes:
 def _nonblocking(path: str, flags: int) -> int:
     # A named pipe would otherwise hold the open() until somebody writes into it.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def run_file(path: Path, limit: int) -> Path:
+    """`path`, where it is a file of a run folder: no link, which may lead anywhere, and at most `limit` bytes.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        RunError: it is something else, or larger.
+    """
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise RunError(f"{path} is a link or no file; the files of a run lie in its folder themselves.")
+    if status.st_size > limit:
+        raise RunError(f"{path} has {status.st_size / 2**20:,.0f} MiB; the limit is {limit >> 20:,} MiB.")
+    return path
+
+
+def run_zip(path: Path, limit: int) -> list[str]:
+    """The names in a zip of a run folder that unpacks to no more than it is: nothing in it is compressed.
+
+    Keras and NumPy write theirs so. Raises as `run_file`, and RunError for any other zip.
+    """
+    with zipfile.ZipFile(run_file(path, limit)) as archive:
+        members = archive.infolist()
+    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    if not stored or sum(member.file_size for member in members) > path.stat().st_size:
+        raise RunError(f"{path} unpacks to more than it is; the files of a run are not compressed.")
+    return [member.filename for member in members]

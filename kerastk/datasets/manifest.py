@@ -6,6 +6,7 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kerastk.datasets.check import KINDS, Look, Photo
@@ -41,6 +42,22 @@ class Manifest:
         """Photos per class in one split."""
         return Counter(photo.label for photo in self.splits[name])
 
+    def changes(self, recorded: dict) -> list[str]:
+        """What differs from the data.json of a run, in words: classes and photos that came or went."""
+        changes = []
+        for what, names in (("new class", set(self.classes) - set(recorded["classes"])),
+                            ("no class", set(recorded["classes"]) - set(self.classes))):  # fmt: skip
+            changes += [f"{what} {name!r}" for name in sorted(names)]
+        now = {(photo.sha256, photo.label): photo.path for name in SPLITS for photo in self.splits[name]}
+        before = {(row["sha256"], row["label"]): row["path"] for row in recorded["files"]}
+        for what, paths in (("new", [now[key] for key in now.keys() - before.keys()]),
+                            ("gone or changed", [before[key] for key in before.keys() - now.keys()])):  # fmt: skip
+            if paths:
+                changes.append(f"{len(paths)} photos are {what}, such as {min(paths)}")
+        if not changes and self.sha256 != recorded["sha256"]:
+            changes.append("photos stand in other splits, or there are more or fewer copies")
+        return changes
+
     def to_json(self) -> str:
         """The content of the run folder's data.json."""
         files = [
@@ -75,12 +92,14 @@ def settle(
     split_seed: int | None,
     strict: bool,
     max_bad: float,
+    assigned: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Refuse the data or cut the splits.
 
     `split` is the user's specification or None; `fractions` are the shares to cut (train, val, test). Given splits
     are kept, missing ones are cut from train. Copies of one photo end in one split: of copies in two given splits,
-    only those of test (else of val) stay.
+    only those of test (else of val) stay. Photos whose SHA-256 is in `assigned` go, with their copies, to the split
+    that it names.
 
     Raises:
         DataError: too many unreadable photos, any finding under `strict`, fewer than two classes, a class that is too
@@ -133,6 +152,7 @@ def settle(
         used = True
         shares = {name: fractions[SPLITS.index(name)] for name in ("val", "test") if fractions[SPLITS.index(name)]}
         splits = {name: [] for name in SPLITS} | _cut(look.photos, shares, split_seed or 0)
+    splits = _as_assigned(splits, assigned or {})
     if not splits["test"]:
         notes.append("no test split: the figures below are of the validation split, which chose the model")
     lacking = [c for c in look.source.classes if not any(p.label == c for p in splits["train"])]
@@ -167,6 +187,15 @@ def _without_leaks(photos: list[Photo]) -> tuple[list[Photo], list[Finding]]:
         else:
             kept.append(photo)
     return kept, removed
+
+
+def _as_assigned(splits: dict[str, list[Photo]], assigned: Mapping[str, str]) -> dict[str, list[Photo]]:
+    everything = [(photo, name) for name in splits for photo in splits[name]]
+    wanted = {photo.group: assigned[photo.sha256] for photo, _ in everything if photo.sha256 in assigned}
+    found: dict[str, list[Photo]] = {name: [] for name in splits}
+    for photo, name in everything:
+        found[wanted.get(photo.group, name)].append(photo)
+    return found
 
 
 def _cut(photos: list[Photo], shares: dict[str, float], seed: int) -> dict[str, list[Photo]]:

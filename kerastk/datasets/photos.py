@@ -1,6 +1,6 @@
 """From DATA to batches in one call: source, check, split, pipeline."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +44,13 @@ def open_photos(
     batch_size: int,
     threads: int,
     seed: int,
+    assigned: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PhotoData:
     """Look at the photos, split them, and prepare their batches.
 
-    `source` is what `open_source` returns or takes. `split` is the user's own specification or None.
+    `source` is what `open_source` returns or takes. `split` is the user's own specification or None; `assigned` names
+    the splits of photos that have one already, by SHA-256.
 
     Raises:
         DataError: see `open_source` and `settle`.
@@ -56,7 +58,9 @@ def open_photos(
     if not isinstance(source, Source):
         source = open_source(source)
     look = check(source, threads=threads, progress=progress)
-    manifest = settle(look, split=split, fractions=fractions, split_seed=split_seed, strict=strict, max_bad=max_bad)
+    manifest = settle(
+        look, split=split, fractions=fractions, split_seed=split_seed, strict=strict, max_bad=max_bad, assigned=assigned
+    )
 
     def made(name: str) -> Split | None:
         photos = manifest.splits[name]

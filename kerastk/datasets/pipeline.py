@@ -19,6 +19,8 @@ from kerastk.datasets.images import decode
 from kerastk.errors import DataError, PhotoError
 
 Batch = tuple[np.ndarray, np.ndarray]
+# Keeps these draws apart from all others of a seed.
+_MIXING = 0x6D6978
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -61,8 +63,11 @@ class Rows:
             return np.arange(len(self.photos))
         return np.resize(epoch_order(len(self.photos), self.seed, epoch), self.steps * self.batch_size)
 
-    def batches(self, first: int, last: int) -> grain.IterDataset:
-        """The batches of epochs `first` to `last` - 1, one after another, as a Grain data set (`fit` takes it)."""
+    def batches(self, first: int, last: int, skip: int = 0) -> grain.IterDataset:
+        """The batches of epochs `first` to `last` - 1, one after another, as a Grain data set (`fit` takes it).
+
+        Without the first `skip` batches; the others are what they would be with them.
+        """
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -109,8 +114,8 @@ class Split(Rows):
         label[self._index[self.photos[number].label]] = 1
         return self._pixels(number, self.policy, self.seed, epoch), label
 
-    def batches(self, first: int, last: int) -> grain.IterDataset:
-        """The batches of epochs `first` to `last` - 1, one after another, as a Grain data set (`fit` takes it)."""
+    def batches(self, first: int, last: int, skip: int = 0) -> grain.IterDataset:
+        """See `Rows.batches`."""
         numbers = functools.lru_cache(maxsize=2)(self.numbers)
         per_epoch = len(numbers(first))
 
@@ -118,15 +123,17 @@ class Split(Rows):
             epoch, position = divmod(index, per_epoch)
             return self.example(int(numbers(first + epoch)[position]), first + epoch)
 
-        return self._loaded(load, (last - first) * per_epoch, self.batch_size)
+        places = range(skip * self.batch_size, (last - first) * per_epoch)
+        return self._loaded(load, places, self.batch_size)
 
     def view(self, numbers: Sequence[int], policy: Policy, seed: int, epoch: int, *, batch: int) -> grain.IterDataset:
         """The photos `numbers`, in that order, as `policy` shows them in `epoch`: (batch, size, size, 3) uint8."""
-        return self._loaded(lambda index: self._pixels(numbers[index], policy, seed, epoch), len(numbers), batch)
+        places = range(len(numbers))
+        return self._loaded(lambda index: self._pixels(numbers[index], policy, seed, epoch), places, batch)
 
-    def _loaded(self, load: Callable[[int], Any], count: int, batch: int) -> grain.IterDataset:
+    def _loaded(self, load: Callable[[int], Any], places: range, batch: int) -> grain.IterDataset:
         options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=4 * batch)
-        items = grain.MapDataset.range(count).map(load).to_iter_dataset(options)
+        items = grain.MapDataset.range(places.start, places.stop).map(load).to_iter_dataset(options)
         return Timed(items.batch(batch), self)
 
     def _pixels(self, number: int, policy: Policy | None, seed: int, epoch: int) -> np.ndarray:
@@ -145,12 +152,49 @@ class Split(Rows):
             return np.ascontiguousarray(pixels)
         except PhotoError as error:
             # TensorFlow would hide it in an error of its own; the trainer looks here.
-            self.failure = DataError(f"{photo.path}: {error}. Put the photo back, or start a new run without it.")
+            self.failure = DataError(f"{photo.path}: {error}. Put the photo back.")
             raise self.failure from None
 
     def _canvas(self, photo: Photo) -> tuple[int, int]:
         """Width and height of what is cropped: the photo, or the square that `resize` makes of the whole of it."""
         return (photo.width, photo.height) if self.resize == "crop" else (1, 1)
+
+
+class Mixed(grain.IterDataset):
+    """Batches in which each row has a partner and a share: ((items, partner, share), labels mixed by them).
+
+    `partner` (batch,) int32 is a permutation of the batch, `share` (batch,) float32 one number from Beta(strength,
+    strength): what becomes of the items, and where, is the network's (`training.phases.FrozenPrefix`). The draws depend
+    on (seed, step) alone; `first` is the number of the first batch since the training began.
+    """
+
+    def __init__(self, parent: grain.IterDataset, strength: float, seed: int, first: int):
+        super().__init__(parent)
+        self._strength, self._seed, self._first = strength, seed, first
+
+    def __iter__(self) -> grain.DatasetIterator:
+        return _MixedIterator(iter(self._parent), self._strength, self._seed, self._first)
+
+
+class _MixedIterator(grain.DatasetIterator):
+    def __init__(self, parent: grain.DatasetIterator, strength: float, seed: int, first: int):
+        super().__init__(parent)
+        self._strength, self._seed, self._step = strength, seed, first
+
+    def __next__(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+        items, labels = next(self._parent)
+        random = np.random.default_rng([self._seed, self._step, _MIXING])
+        self._step += 1
+        share, partner = np.float32(random.beta(self._strength, self._strength)), random.permutation(len(items))
+        shares = np.full(len(items), share, np.float32)
+        return (items, partner.astype(np.int32), shares), share * labels + (1 - share) * labels[partner]
+
+    def get_state(self) -> dict:
+        return {"parent": self._parent.get_state(), "step": self._step}
+
+    def set_state(self, state: dict) -> None:
+        self._parent.set_state(state["parent"])
+        self._step = state["step"]
 
 
 class Timed(grain.IterDataset):

@@ -212,7 +212,7 @@ def _from_tfds(name: str) -> Source:
     except Exception as error:
         # TFDS raises its own, TensorFlow's and the network's errors alike.
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise DataError(f"cannot open tfds:{name}: {reason}") from None
+        raise DataError(f"cannot open {'tfds:' + name!r}: {reason}") from None
     names, findings = walk(folder)
     names = [each for each in names if each != "complete"]
     only_train = {PurePosixPath(each).parts[0] for each in names} == {"train"}

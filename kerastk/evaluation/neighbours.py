@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from kerastk.datasets.files import run_zip
 from kerastk.errors import RunError
 from kerastk.storage import atomic_writer
 
 _LEAST_DISTANCE = 1e-6
+MAX_BYTES = 64 * 2**30
 
 
 def _nearness(distances: np.ndarray) -> np.ndarray:
@@ -21,12 +23,17 @@ def _nearness(distances: np.ndarray) -> np.ndarray:
 class Neighbours:
     """The `count` nearest training photos by the cosine of features vote, each by its nearness.
 
-    `features` is (photos, features) float32, `truth` (photos,) int64 class numbers.
+    `features` is (photos, features) float32, `truth` (photos,) int64 class numbers, each class with a photo or more.
     """
 
     features: np.ndarray
     truth: np.ndarray
     count: int
+
+    @property
+    def classes(self) -> int:
+        """How many classes vote."""
+        return int(self.truth.max()) + 1
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Shares of the votes, (photos, classes) float32, for (photos, features)."""
@@ -47,14 +54,20 @@ class Neighbours:
 
     @classmethod
     def load(cls, path: Path) -> "Neighbours":
-        """What `save` wrote. Raises RunError where the file is missing or damaged, or holds anything but arrays."""
+        """What `save` wrote. Raises RunError where the file is missing or damaged, or holds anything but this."""
         try:
+            run_zip(path, MAX_BYTES)
             with np.load(path, allow_pickle=False) as file:
                 found = cls(file["features"], file["truth"], int(file["count"]))
+        except RunError:
+            raise
         except Exception as error:
             # NumPy raises zipfile's errors, ValueError, KeyError, EOFError and more.
             raise RunError(f"cannot read {path}: {' '.join(str(error).split())[:160]}") from None
-        photos = len(found.features)
-        if found.features.ndim != 2 or found.truth.shape != (photos,) or not 1 <= found.count <= photos:
+        features, truth = found.features, found.truth
+        good = features.dtype.kind == "f" and features.ndim == 2 and truth.dtype.kind in "iu"
+        good = good and truth.shape == (len(features),) and 1 <= found.count <= len(features)
+        numbers = np.unique(truth)
+        if not good or not np.isfinite(features).all() or not np.array_equal(numbers, np.arange(len(numbers))):
             raise RunError(f"{path} is damaged.")
         return found

@@ -112,6 +112,12 @@ def work(model: keras.Model, end: keras.KerasTensor) -> int:
     return total
 
 
+def kept_values(model: keras.Model) -> int:
+    """Numbers a photo that a training step keeps for the way back: all outputs in the graph."""
+    outputs = [tensor for operation in model.operations for tensor in _flat(operation.output)]
+    return sum(math.prod(tensor.shape[1:]) for tensor in outputs)
+
+
 def blocks(model: keras.Model) -> list[set[str]]:
     """The names of the layers with weights in each block, from the top: the head, the last block, the one before, ...
 

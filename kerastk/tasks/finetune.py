@@ -2,8 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -11,10 +10,11 @@ import numpy as np
 
 from kerastk.datasets.photos import PhotoData, open_photos
 from kerastk.datasets.source import Source, open_source
-from kerastk.errors import RecipeError, WeightsError
+from kerastk.errors import RecipeError, RunError, WeightsError
 from kerastk.evaluation.metrics import classification
+from kerastk.networks import saved
 from kerastk.networks.bases import BASES, find
-from kerastk.networks.classifier import classifier, with_new_head
+from kerastk.networks.classifier import classifier, has_head, with_new_head
 from kerastk.networks.cuts import cut_for, features, stages
 from kerastk.recipe import DROPOUT, MAX_BAD, SPLIT, Finetune, split_fractions
 from kerastk.run import Run
@@ -22,6 +22,7 @@ from kerastk.training import probe
 from kerastk.training.phases import Phase, Probe
 
 DEFAULT_BASE = "mobilenet_v2"
+MAX_CLASSES = 100_000
 # What the numbers beside the labels are.
 SCORES = {
     "dense": "probabilities",
@@ -40,15 +41,13 @@ def settle_base(recipe: Finetune) -> Finetune:
     image_size = recipe.image_size
     earlier = _earlier_run(recipe)
     if earlier is not None:
-        labels = earlier.labels
-        theirs = labels.get("base")
+        labels = labels_of(earlier)
+        theirs = labels["base"]
         if base not in (None, theirs):
             raise RecipeError(f"base {base} does not fit the weights of {earlier.path}, which is a {theirs}.")
-        if image_size not in (None, labels.get("image_size")):
-            raise RecipeError(
-                f"image_size must be that of {earlier.path}, {labels.get('image_size')}; got {image_size}."
-            )
-        base, image_size = theirs, labels.get("image_size")
+        if image_size not in (None, labels["image_size"]):
+            raise RecipeError(f"image_size must be that of {earlier.path}, {labels['image_size']}; got {image_size}.")
+        base, image_size = theirs, labels["image_size"]
         if base not in BASES:
             raise RecipeError(f"{earlier.path} is no run of finetune.")
     base = base or DEFAULT_BASE
@@ -59,9 +58,13 @@ def settle_base(recipe: Finetune) -> Finetune:
 
 
 def open_data(
-    recipe: Finetune, source: Source | Any, progress: Callable[[int, int], None] = lambda done, total: None
-) -> PhotoData:
-    """The splits of a recipe whose base is settled; `source` stands for `recipe.data`."""
+    recipe: Finetune, source: Source | Any, progress: Callable[[int, int], None] = lambda done, total: None,
+    assigned: Mapping[str, str] | None = None,
+) -> PhotoData:  # fmt: skip
+    """The splits of a recipe whose base is settled; `source` stands for `recipe.data`.
+
+    `assigned` names the splits of photos that have one already, by SHA-256.
+    """
     return open_photos(
         source,
         split=recipe.split,
@@ -75,6 +78,7 @@ def open_data(
         batch_size=recipe.batch_size,
         threads=recipe.threads or threads(),
         seed=recipe.seed,
+        assigned=assigned,
         progress=progress,
     )
 
@@ -98,7 +102,7 @@ def build(recipe: Finetune, classes: list[str], *, random: bool = False) -> kera
     earlier = _earlier_run(recipe)
     dropout = DROPOUT if recipe.dropout is None else recipe.dropout
     if earlier is not None:
-        same = earlier.labels["classes"] == classes
+        same = labels_of(earlier)["classes"] == classes
         model = with_new_head(load_model(earlier), classes=len(classes), dropout=dropout, keep_head=same)
     else:
         weights = None if random or recipe.weights == "none" else recipe.weights
@@ -111,17 +115,27 @@ def build(recipe: Finetune, classes: list[str], *, random: bool = False) -> kera
 
 
 def load_model(run: Run) -> keras.Model:
-    """The model of a run folder, in Keras's safe mode.
+    """The model of a run folder, which may come from anybody; see `networks.saved`.
 
     Raises:
-        WeightsError: the file is missing or damaged, or holds what safe mode refuses.
+        RunError: the run is no classifier of photos, or its model is not the one that labels.json describes.
+        WeightsError: the file is missing or damaged, or is no model of `networks`.
     """
-    try:
-        return keras.saving.load_model(run.model_keras, safe_mode=True, compile=False)
-    except Exception as error:
-        # Keras raises ValueError, TypeError, zipfile and h5py errors for files that are not whole models.
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"cannot load {run.model_keras}: {reason}") from None
+    labels, model = labels_of(run), saved.load(run.model_keras)
+    if not _fits(model, labels):
+        raise RunError(f"{run.model_keras} and {run.labels_json} do not belong together.")
+    return model
+
+
+def _fits(model: keras.Model, labels: dict[str, Any]) -> bool:
+    size, classes = labels["image_size"], len(labels["classes"])
+    shapes = [tuple(each.shape) for each in (*model.inputs, *model.outputs)]
+    if labels["head"] == "knn":
+        return len(shapes) == 2 and shapes[0] == (None, size, size, 3) and len(shapes[1]) == 2
+    heads = [layer for layer in model.layers if layer.name == "head"]
+    if shapes != [(None, size, size, 3), (None, classes)] or not heads or not has_head(model):
+        return False
+    return [tuple(each.shape) for each in heads[0].weights] == [(features(model).shape[-1], classes), (classes,)]
 
 
 def resolve(recipe: Finetune, model: keras.Model, data: PhotoData, **found: Any) -> Finetune:
@@ -168,7 +182,7 @@ def phases(recipe: Finetune) -> list[Phase | Probe]:
             )
         )
     if recipe.unfreeze != "head":
-        found.append(Phase(name="finetune", unfreeze=recipe.unfreeze, **main))
+        found.append(Phase(name="finetune", unfreeze=recipe.unfreeze, mixup=recipe.manifold_mixup or 0.0, **main))
     return found
 
 
@@ -214,13 +228,33 @@ def contract(recipe: Finetune) -> dict[str, Any]:
     }
 
 
+def labels_of(run: Run) -> dict[str, Any]:
+    """What `contract` wrote, and `classes`, from labels.json; of the right types and within their ranges.
+
+    Raises:
+        RunError: labels.json says something else.
+    """
+    labels = run.labels
+    classes = labels.get("classes")
+    fields = {name: labels.get(name) for name in ("base", "image_size", "resize", "head")}
+    good = labels.get("task") == "finetune" and None not in fields.values() and isinstance(classes, list)
+    good = good and 0 < len(classes) <= MAX_CLASSES and all(isinstance(each, str) for each in classes)
+    try:
+        Finetune(**fields)
+    except RecipeError:
+        good = False
+    if not good:
+        raise RunError(f"{run.labels_json} does not describe a classifier of photos.")
+    return labels
+
+
 def _earlier_run(recipe: Finetune) -> Run | None:
     """The run that `weights` names, if it is a folder."""
     if recipe.weights in ("imagenet", "none"):
         return None
-    path = Path(recipe.weights)
-    if path.is_dir():
-        return Run.open(path)
-    if not path.exists():
+    # Not Path.exists, which raises where the name is too long for any file.
+    if os.path.isdir(recipe.weights):
+        return Run.open(recipe.weights)
+    if not os.path.exists(recipe.weights):
         raise WeightsError(f"no weights at {recipe.weights!r}; give imagenet, none, a weights file or a run's folder.")
     return None

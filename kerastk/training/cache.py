@@ -268,8 +268,8 @@ class CachedSplit(Rows):
         self._places = [store.places(hashes) for store in stores]
         self._labels = np.eye(len(self.classes), dtype=np.float32)[self.truth]
 
-    def batches(self, first: int, last: int) -> grain.IterDataset:
-        """The batches of epochs `first` to `last` - 1, one after another."""
+    def batches(self, first: int, last: int, skip: int = 0) -> grain.IterDataset:
+        """See `Rows.batches`."""
 
         def load(index: int) -> tuple[np.ndarray, np.ndarray]:
             epoch, step = divmod(index, self.steps)
@@ -278,7 +278,8 @@ class CachedSplit(Rows):
             return self._stores[view].gather(self._places[view][chosen]), self._labels[chosen]
 
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-        return Timed(grain.MapDataset.range((last - first) * self.steps).map(load).to_iter_dataset(options), self)
+        places = grain.MapDataset.range(skip, (last - first) * self.steps)
+        return Timed(places.map(load).to_iter_dataset(options), self)
 
 
 def _room(folder: Path) -> int:

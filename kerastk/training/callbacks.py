@@ -1,12 +1,18 @@
-"""What happens beside the training: the best weights kept, early stopping, a row an epoch."""
+"""What happens beside the training: the best weights kept, early stopping, a row an epoch, a look at the loss.
+
+A callback that has something to remember over a resume has `get_state`, a tree of plain values and arrays, and
+`set_state`.
+"""
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 
 from kerastk.datasets.pipeline import Rows
+from kerastk.errors import Diverged
 from kerastk.evaluation.metrics import cross_entropy, temperature
 from kerastk.evaluation.scores import of_rows
 from kerastk.training.phases import learning_rate
@@ -88,6 +94,38 @@ class Best(keras.callbacks.Callback):
         for variable, value in zip(self.source.variables, self._weights, strict=True):
             variable.assign(value)
 
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {name: getattr(self, name) for name in self._KEPT}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What a checkpoint kept."""
+        for name in self._KEPT:
+            setattr(self, name, state[name])
+
+    _KEPT = ("value", "epoch", "temperature", "_weights", "_phase_value", "_waited")
+
+
+class Guard(keras.callbacks.Callback):
+    """Raises `Diverged` at the first batch after which the loss is no longer a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Note the epoch."""
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Look at the loss (Keras gives the mean over the epoch so far, which a NaN does not leave again)."""
+        if not np.isfinite(float(logs["loss"])):
+            rate = learning_rate(self.model.optimizer)
+            raise Diverged(
+                f"the loss is no longer a number at epoch {self._epoch}, batch {batch + 1}, learning rate {rate:.2g}; "
+                f"try --learning-rate {rate / 10:.1g} or --precision float32"
+            )
+
 
 class EpochRows(keras.callbacks.Callback):
     """Makes a row of figures at the end of each epoch and hands it to each of `sinks`.
@@ -103,12 +141,32 @@ class EpochRows(keras.callbacks.Callback):
         self.sinks = sinks
         self.phase = ""
         self.rows: list[dict] = []
+        self._started, self._before = time.perf_counter(), 0.0
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the run began, those of the processes before a resume included."""
+        return self._before + time.perf_counter() - self._started
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Start the clock."""
         self._begin, self._trained = time.perf_counter(), 0.0
         self._rate = learning_rate(self.model.optimizer)
         self.split.waited = 0.0
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: all rows, and in the middle of an epoch what its row will need."""
+        state: dict[str, Any] = {"rows": self.rows, "spent": self.spent}
+        if self.split is not None:
+            state |= {"rate": self._rate, "seconds": time.perf_counter() - self._begin, "waited": self.split.waited}
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What a checkpoint kept; in the middle of an epoch to be called after its beginning."""
+        self.rows[:], self._before = state["rows"], state["spent"]
+        if self.split is not None:
+            self._rate, self._begin = state["rate"], time.perf_counter() - state["seconds"]
+            self.split.waited = state["waited"]
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """The training half of the epoch ends with its last batch."""

@@ -40,6 +40,31 @@ def choose_device(wanted: str) -> str:
     return f"gpu:{number}"
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether a backend says with this error that the device's memory is full."""
+    text = f"{type(error).__name__}: {error}"
+    # TensorFlow says the same of a full disk.
+    full = any(sign in text for sign in ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemoryError"))
+    return full and "No space left" not in text
+
+
+def batch_that_fits(batch: int, values: int, weights: int, trained: int, device: str) -> int:
+    """About how many photos a step fit into the memory of a device that was too small for `batch`.
+
+    A step keeps `values` numbers a photo and about as many gradients; beside them there are all `weights`, and of those
+    that are `trained` the gradient and two moments. What was in use when it failed is taken for what there is.
+    """
+    peak = None
+    if keras.backend.backend() == "tensorflow" and device.startswith("gpu"):
+        import tensorflow
+
+        with contextlib.suppress(ValueError):
+            peak = tensorflow.config.experimental.get_memory_info(device.upper())["peak"]
+    room = batch // 2 if peak is None else int((peak - 4 * (weights + 3 * trained)) / (8 * values))
+    room = min(room, batch - 1)
+    return max(1, room - room % 8 if room > 8 else room)
+
+
 def choose_precision(wanted: str, device: str) -> tuple[str, str]:
     """(`float32`, `bfloat16` or `float16`; the reason in words) for the wish and the device.
 

@@ -1,20 +1,21 @@
 """How a phase is carried out: solved on features, or trained, on photos or on what is cached of them."""
 
 import contextlib
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 import numpy as np
 
 from kerastk.datasets.photos import PhotoData
-from kerastk.datasets.pipeline import Rows
-from kerastk.errors import KerastkError
+from kerastk.datasets.pipeline import Mixed, Rows
+from kerastk.errors import Diverged, KerastkError, RunError, Stopped
 from kerastk.evaluation.metrics import log_loss
 from kerastk.evaluation.neighbours import Neighbours
-from kerastk.networks.cuts import TRAINING_WORK, features
+from kerastk.networks.cuts import TRAINING_WORK, features, kept_values
 from kerastk.screen import Screen
 from kerastk.training import probe
 from kerastk.training.cache import (
@@ -29,16 +30,23 @@ from kerastk.training.cache import (
     shown_views,
 )
 from kerastk.training.callbacks import MONITOR, Best, EpochRows, Validation
+from kerastk.training.device import batch_that_fits, out_of_memory
+from kerastk.training.keeper import Keeper
 from kerastk.training.phases import Phase, Probe, optimizer, prepare, quicken_statistics
+from kerastk.training.signals import Ended
 from kerastk.training.store import Overflow
 
 
 @dataclass
 class Fitting:
-    """What the phases of a run share; `choices` says where the activations of each trained phase are kept, by name."""
+    """What the phases of a run share; `choices` says where the activations of each trained phase are kept, by name.
+
+    `ended` is why the training ended before its time, with the best model so far.
+    """
 
     model: keras.Model
     data: PhotoData
+    device: str
     objective: dict[str, Any]
     # Of `phases.optimizer`: weight_decay, clipnorm, precision, layer_decay.
     optimisation: dict[str, Any]
@@ -49,35 +57,40 @@ class Fitting:
     validation: Validation
     best: Best
     rows: EpochRows
-    callbacks: Sequence[keras.callbacks.Callback]
     screen: Screen
+    keeper: Keeper
     neighbours: Neighbours | None = None
+    ended: Ended | Diverged | None = None
     _momenta: dict[str, float] = field(default_factory=dict)
+    # The epochs of the phases before.
     _done: int = 0
 
     def run(self, phases: Sequence[Phase | Probe]) -> None:
-        """All phases, one after another, each from the best weights so far.
+        """All phases, one after another, each from the best weights so far; those that a checkpoint is beyond are not.
 
         Raises:
-            KerastkError: a photo is gone, the validation figures were never numbers, the cache cannot be written.
+            Stopped: SIGTERM came, or Ctrl-C before there was a best model.
+            KerastkError: a photo is gone, the figures are no numbers, the cache or a checkpoint cannot be written.
         """
         try:
-            for phase in phases:
-                self.rows.phase = phase.name
-                try:
+            for number, phase in enumerate(phases):
+                if self.keeper.reaches(number):
+                    self.rows.phase = phase.name
                     self._one(phase)
-                except CacheError as error:
-                    if self.cache_required:
-                        raise
-                    self.screen.warn(f"{error}; going on without it.")
-                    self._without_cache(str(error))
-                    self._one(phase)
-                if self.neighbours is None:
-                    self.best.restore()
-        except Exception:
+                    if self.neighbours is None:
+                        self.best.restore()
+                self._done += phase.epochs
+        except (Ended, Diverged) as reason:
+            if self.best.epoch is None:
+                raise _early(reason) from None
+            self.best.restore()
+            self.ended = reason
+        except Exception as error:
             failure = self.data.train.failure or self.data.val.failure
             if failure is not None:
                 raise failure from None
+            if out_of_memory(error):
+                raise self._too_large() from None
             raise
         finally:
             self.activations.close()
@@ -85,10 +98,28 @@ class Fitting:
             self.model.get_layer(name).momentum = momentum
 
     def _one(self, phase: Phase | Probe) -> None:
-        if isinstance(phase, Probe):
-            self._solve(phase)
-        else:
-            self._train(phase)
+        """Carry out a phase, or what is left of it."""
+        if self.keeper.state is not None and self.keeper.state["ended"]:
+            self.keeper.put_back()
+            return
+        carry_out = self._solve if isinstance(phase, Probe) else self._train
+        try:
+            carry_out(phase)
+        except CacheError as error:
+            if self.cache_required or self.keeper.state is not None:
+                raise
+            self.screen.warn(f"{error}; going on without it.")
+            self._without_cache(str(error))
+            carry_out(phase)
+
+    def _too_large(self) -> KerastkError:
+        """The error where the device's memory is full."""
+        batch, trained = self.data.train.batch_size, self.model.trainable_weights
+        counted = (sum(math.prod(weight.shape) for weight in weights) for weights in (self.model.weights, trained))
+        fitting = batch_that_fits(batch, kept_values(self.model), *counted, self.device)
+        return KerastkError(
+            f"out of memory on {self.device} with --batch-size {batch}; by estimate --batch-size {fitting} fits"
+        )
 
     def _without_cache(self, reason: str) -> None:
         self.activations.discard()
@@ -139,11 +170,19 @@ class Fitting:
             }
         )
         self.screen.solved(phase.kind, note, rows=len(train), passed=passed, solved=seconds - passed)
+        if not knn:
+            # The neighbours are found again as quickly as they would be read.
+            self.keeper.keep(epoch=0, ended=True)
 
     def _train(self, phase: Phase) -> None:
-        """Compile afresh and fit."""
-        done = self._done
+        """Compile afresh and fit, from its first epoch or from where a checkpoint is."""
+        epoch, step = self._done, 0
         choice = self.choices[phase.name]
+        state = self.keeper.state
+        if state is not None:
+            self.keeper.put_weights_back()
+            epoch, step = state["epoch"], state["step"]
+            choice = _as_before(choice, state["cached"])
         train: Rows = self.data.train
         val: Rows = self.data.val
         start = None
@@ -155,22 +194,33 @@ class Fitting:
             self._momenta = quicken_statistics(self.model, train.steps)
         fitted = prepare(self.model, phase, start)
         made = optimizer(phase, train.steps, model=self.model, **self.optimisation)
+        made.build(fitted.trainable_variables)
         fitted.compile(optimizer=made, **self.objective)
-        fitted.fit(
-            train.batches(done, done + phase.epochs),
-            initial_epoch=done,
-            epochs=done + phase.epochs,
-            steps_per_epoch=train.steps,
-            callbacks=list(self.callbacks),
-            verbose=0,
-            shuffle=False,
-        )
+        last = self._done + phase.epochs
+        callbacks = self.keeper.callbacks_of(fitted, steps=train.steps, last=last, cached=_described(choice))
+        with self.keeper.signals.deferred():
+            # What is left of an epoch is a fit of its own: Keras's epochs are all of one length.
+            for first, until, skip in ((epoch, epoch + 1, step), (epoch + 1, last, 0)) if step else ((epoch, last, 0),):
+                if first == until or fitted.stop_training:
+                    break
+                batches = train.batches(first, until, skip)
+                if phase.mixup:
+                    batches = Mixed(batches, phase.mixup, train.seed, first * train.steps + skip)
+                fitted.fit(
+                    batches,
+                    initial_epoch=first,
+                    epochs=until,
+                    steps_per_epoch=train.steps - skip,
+                    callbacks=callbacks,
+                    verbose=0,
+                    shuffle=False,
+                )
+            callbacks.end()
         if self.best.epoch is None:
             raise KerastkError(
                 f"the validation cross-entropy was never a number ({self.rows.rows[-1][MONITOR]}); try "
                 f"--learning-rate {phase.learning_rate / 10:g} or --precision float32."
             )
-        self._done += phase.epochs
 
     def _cached(self, phase: Phase, choice: Choice) -> tuple[Rows, Rows, Choice]:
         """The training and validation photos as activations, computed where they are not there yet."""
@@ -194,3 +244,24 @@ class Fitting:
             without=without,
         )  # fmt: skip
         return train, val, Choice(point, choice.views, choice.size, choice.frozen_share)
+
+
+def _described(choice: Choice) -> dict[str, Any] | None:
+    """The cache of a phase as a checkpoint tells it."""
+    return None if choice.point is None else {"dtype": choice.point.dtype, "views": choice.views}
+
+
+def _as_before(choice: Choice, described: dict[str, Any] | None) -> Choice:
+    """The cache that the phase had before it was interrupted. Raises RunError where it cannot be had."""
+    if described is None:
+        return Choice(None, reason="there was none before")
+    if choice.point is None:
+        raise RunError(f"the activations that the run is trained on cannot be kept any more: {choice.reason}")
+    return replace(choice, point=replace(choice.point, dtype=described["dtype"]), views=described["views"])
+
+
+def _early(reason: Ended | Diverged) -> KerastkError:
+    """The error where a run ends before there is a best model."""
+    if isinstance(reason, Diverged):
+        return reason
+    return Stopped("stopped by Ctrl-C before there was a model to keep", 130)

@@ -1,11 +1,12 @@
 """A phase: what is trained, for how long, and along which learning rate. Every phase compiles afresh."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
 from kerastk.networks.classifier import logits_model
-from kerastk.networks.cuts import blocks, cut_for, split_at
+from kerastk.networks.cuts import blocks, cache_cut, cut_for, split_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +14,7 @@ class Phase:
     """A phase that is trained: `unfreeze` is `head`, `all` or a number of stages.
 
     `fresh` means weights that were never trained. With fresh weights batch statistics are live; with pretrained ones
-    every BatchNormalization stays frozen.
+    every BatchNormalization stays frozen. `mixup` is the strength of Manifold Mixup, 0 for none.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Phase:
     learning_rate: float
     warmup_epochs: float
     fresh: bool = False
+    mixup: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +43,41 @@ def release(model: keras.Model) -> None:
 
 
 class FrozenPrefix(keras.Model):
-    """A frozen part in inference mode (dropout and batch statistics too) in front of a part that is trained."""
+    """A frozen part in inference mode (dropout and batch statistics too) in front of a part that is trained.
 
-    def __init__(self, prefix: keras.Model, tail: keras.Model):
+    The frozen part is `below` and `between`, either of which may be missing. In between activations are mixed: Manifold
+    Mixup (Verma et al. 2018, arXiv:1806.05236).
+    """
+
+    def __init__(self, below: keras.Model | None, between: keras.Model | None, tail: keras.Model):
         super().__init__(name="frozen_prefix")
-        self.prefix = prefix
-        self.tail = tail
+        self.below, self.between, self.tail = below, between, tail
 
-    def call(self, inputs: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
-        """What the prefix takes (photos, or activations) -> (batch, classes) logits."""
-        # Functional.call would hand training=True down to a frozen Dropout.
-        return self.tail(self.prefix(inputs, training=False), training=training)
+    def call(self, inputs: Any, training: bool | None = None) -> keras.KerasTensor:
+        """Photos (or activations, without `below`) -> (batch, classes) logits.
+
+        In place of photos there may be (photos, partner, share), as `datasets.pipeline.Mixed` gives them: each
+        activation is then `share` of its own and the rest of its partner's.
+        """
+        values, *mixing = inputs if isinstance(inputs, tuple | list) else (inputs,)
+        if self.below is not None:
+            # Functional.call would hand training=True down to a frozen Dropout.
+            values = self.below(values, training=False)
+        if mixing:
+            partner, share = mixing
+            share = keras.ops.reshape(share, (-1, *[1] * (len(values.shape) - 1)))
+            values = keras.ops.cast(values, "float32")
+            values = share * values + (1 - share) * keras.ops.take(values, partner, axis=0)
+        if self.between is not None:
+            values = self.between(values, training=False)
+        return self.tail(values, training=training)
 
 
 def prepare(model: keras.Model, phase: Phase | Probe, start: keras.KerasTensor | None = None) -> keras.Model:
     """The model to fit in this phase: from photos to logits, with what the phase does not train frozen.
 
     Shares the layers of `model`, so training it trains `model`. With `start`, a tensor at or below the phase's cut, it
-    takes that tensor's values in place of photos.
+    takes that tensor's values in place of photos. A phase with `mixup` mixes at `cache_cut`, whatever it starts from.
     """
     model.trainable = True
     fresh = isinstance(phase, Phase) and phase.fresh
@@ -70,9 +89,14 @@ def prepare(model: keras.Model, phase: Phase | Probe, start: keras.KerasTensor |
         return logits
     prefix, tail = split_at(logits, cut)
     prefix.trainable = False
-    if start is cut:
+    mixup = isinstance(phase, Phase) and phase.mixup > 0
+    if start is cut and not mixup:
         return tail
-    return FrozenPrefix(prefix if start is None else keras.Model(start, cut, name="between"), tail)
+    deepest = cut if not mixup or start is not None else cache_cut(model, cut).tensor
+    middle = deepest if start is None else start
+    below = keras.Model(model.input, middle, name="below") if start is None else None
+    between = None if middle is cut else keras.Model(middle, cut, name="between")
+    return FrozenPrefix(below, between, tail)
 
 
 def quicken_statistics(model: keras.Model, steps_per_epoch: int) -> dict[str, float]:

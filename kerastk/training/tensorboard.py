@@ -1,7 +1,10 @@
 """What TensorBoard shows of a run: one writer, one step counter over all phases."""
 
+import contextlib
+import errno
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +17,30 @@ from kerastk.training.phases import learning_rate
 class Writer:
     """Writes event files: `events/train` and `events/validation` hold the same tags, so that curves overlay.
 
-    Steps are batches trained since the run began.
+    Steps are batches trained since the run began. A full disk is an OSError.
     """
 
     def __init__(self, folder: Path):
         import tensorflow
 
+        self._folder = folder
         self._summary = tensorflow.summary
         self._writers = {name: self._summary.create_file_writer(str(folder / name)) for name in ("train", "validation")}
 
     def scalars(self, values: dict[str, float], step: int, split: str = "train") -> None:
         """Figures at a step."""
-        with self._writers[split].as_default(step):
+        with self._writing(), self._writers[split].as_default(step):
             for tag, value in values.items():
                 self._summary.scalar(tag, value)
 
     def image(self, tag: str, pixels: np.ndarray, step: int, split: str = "train") -> None:
         """A picture, (height, width, 3) uint8."""
-        with self._writers[split].as_default(step):
+        with self._writing(), self._writers[split].as_default(step):
             self._summary.image(tag, pixels[None])
 
     def text(self, tag: str, markdown: str) -> None:
         """A text in Markdown."""
-        with self._writers["train"].as_default(0):
+        with self._writing(), self._writers["train"].as_default(0):
             self._summary.text(tag, markdown)
 
     def hyperparameters(self, values: dict[str, Any]) -> None:
@@ -44,13 +48,45 @@ class Writer:
         from tensorboard.plugins.hparams import api
 
         plain = {k: v for k, v in values.items() if isinstance(v, bool | int | float | str)}
-        with self._writers["train"].as_default(0):
+        with self._writing(), self._writers["train"].as_default(0):
             api.hparams(plain)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file of the folder by its path in it, all that was written included."""
+        with self._writing():
+            for writer in self._writers.values():
+                writer.flush()
+        return {file.relative_to(self._folder).as_posix(): file.stat().st_size for file in _files(self._folder)}
 
     def close(self) -> None:
         """Flush and close the files."""
-        for writer in self._writers.values():
-            writer.close()
+        with self._writing():
+            for writer in self._writers.values():
+                writer.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        import tensorflow
+
+        try:
+            yield
+        except tensorflow.errors.OpError as error:
+            reason = " ".join(str(error.message).split())
+            raise OSError(errno.EIO, f"TensorBoard's events cannot be written ({reason})", str(self._folder)) from None
+
+
+def cut(folder: Path, sizes: dict[str, int]) -> None:
+    """Drop what was written to event files after `Writer.sizes` gave `sizes`: files are cut, new ones removed."""
+    for file in _files(folder):
+        size = sizes.get(file.relative_to(folder).as_posix(), 0)
+        if size == 0:
+            file.unlink()
+        elif size < file.stat().st_size:
+            os.truncate(file, size)
+
+
+def _files(folder: Path) -> list[Path]:
+    return list(folder.glob("*/*.tfevents.*"))
 
 
 class Events(keras.callbacks.Callback):
@@ -75,6 +111,14 @@ class Events(keras.callbacks.Callback):
         own = {key: row[key] for key in ("photos_per_second", "wait_share")}
         self.writer.scalars({key: row[key] for key in shared if key in row} | own, self.step)
         self.writer.scalars({key: row["val_" + key] for key in shared}, self.step, "validation")
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"step": self.step, "sizes": self.writer.sizes()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What a checkpoint kept; the files themselves are cut by `cut`."""
+        self.step = state["step"]
 
 
 def photo_grid(photos: Sequence[np.ndarray], columns: int = 8) -> np.ndarray:

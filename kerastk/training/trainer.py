@@ -1,8 +1,10 @@
-"""The one trainer: a recipe in, a run folder out."""
+"""The one trainer: a recipe in, a run folder out; or a run folder in, gone on with."""
 
 import dataclasses
+import os
 import platform
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -12,114 +14,27 @@ from typing import Any
 import keras
 import numpy as np
 
-import kerastk
 from kerastk import tasks
-from kerastk.datasets.photos import PhotoData
-from kerastk.errors import RecipeError, RunError
+from kerastk.errors import DataError, KerastkError, RecipeError, RunError, Stopped
 from kerastk.evaluation import scores
 from kerastk.networks.classifier import features_model
 from kerastk.recipe import CACHE_SIZE, Recipe, size_bytes
-from kerastk.run import Run, next_name
+from kerastk.run import Run
 from kerastk.screen import Screen
-from kerastk.training.cache import Activations, CacheError, Choice, choose
-from kerastk.training.callbacks import MONITOR, Best, EpochRows, Validation
-from kerastk.training.device import choose_device, choose_precision, set_precision
+from kerastk.training import resuming
+from kerastk.training.cache import Activations
+from kerastk.training.callbacks import MONITOR, Best, EpochRows, Guard, Validation
+from kerastk.training.checkpoint import Checkpoints
+from kerastk.training.device import set_precision
 from kerastk.training.fitting import Fitting
-from kerastk.training.phases import Phase, Probe, prepare, release
+from kerastk.training.keeper import Keeper, check_state
+from kerastk.training.phases import release
+from kerastk.training.plan import Plan, plan
+from kerastk.training.signals import Ended, Signals
 from kerastk.training.store import folder_of
-from kerastk.training.tensorboard import Events, Writer, confusion_picture, photo_grid
+from kerastk.training.tensorboard import Events, Writer, confusion_picture, cut, photo_grid
 
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """All that is settled before anything is trained or written."""
-
-    recipe: Recipe
-    data: PhotoData
-    model: keras.Model
-    phases: list[Phase | Probe]
-    choices: dict[str, Choice]
-    device: str
-    precision_reason: str
-    trainable: dict[str, int]
-    notes: list[str]
-    # What an automatic name begins with; None where the user gave one.
-    stem: str | None
-
-    @property
-    def folder(self) -> Path:
-        """Where the run will be."""
-        return Path(self.recipe.runs) / self.recipe.name
-
-
-def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False) -> Plan:
-    """Settle everything: device, data, split, network, phases. Cheap refusals come before costly looks.
-
-    With `dry` pretrained weights are not fetched.
-    """
-    task = tasks.of(recipe)
-    recipe = task.settle_base(recipe)
-    if recipe.name is not None and (Path(recipe.runs) / recipe.name).exists():
-        raise RunError(f"the run {str(Path(recipe.runs) / recipe.name)!r} exists already; choose another --name.")
-    device = choose_device(recipe.device)
-    precision, reason = choose_precision(recipe.precision, device)
-    source = task.source_of(recipe, data)
-    keras.utils.set_random_seed(recipe.seed)
-    if recipe.deterministic and keras.backend.backend() == "tensorflow":
-        import tensorflow
-
-        tensorflow.config.experimental.enable_op_determinism()
-    with keras.device(device):
-        # Before the photos are looked at: weights that cannot be had should not cost a user that time.
-        model = task.build(recipe, source.classes, random=dry)
-        with screen.working(f"looking at {source.name}") as progress:
-            opened = task.open_data(recipe, source, progress)
-        stem = None if recipe.name else f"{source.name}-{recipe.base}"
-        name = recipe.name or next_name(Path(recipe.runs), stem)
-        resolved = task.resolve(recipe, model, opened, precision=precision, device=device, name=name)
-        phases = task.phases(resolved)
-        trainable = {}
-        for phase in phases:
-            weights = prepare(model, phase).trainable_weights
-            trainable[phase.name] = sum(int(np.prod(weight.shape)) for weight in weights)
-        choices = {phase.name: _choice(resolved, model, opened, phase) for phase in phases if isinstance(phase, Phase)}
-        resolved = _with_cache(resolved, list(choices.values()))
-        notes = []
-        if resolved.probe == "train" and recipe.probe != "train":
-            notes.append(f"the head is trained in minibatches, not solved: {task.too_large(model, opened)}")
-    return Plan(resolved, opened, model, phases, choices, device, reason, trainable, notes, stem)
-
-
-def _choice(recipe: Recipe, model: keras.Model, data: PhotoData, phase: Phase) -> Choice:
-    """Where a phase's activations are kept.
-
-    Raises:
-        CacheError: a folder was named for them, and they cannot be kept there.
-    """
-    if recipe.cache == "off":
-        return Choice(None, reason="as asked")
-    dtype = recipe.cache_dtype or ("bfloat16" if recipe.precision == "bfloat16" else "float16")
-    choice = choose(
-        model, phase.unfreeze, photos=(len(data.train.photos), len(data.val.photos)), views=recipe.views,
-        epochs=phase.epochs, policy=data.train.policy, dtype=dtype, limit=size_bytes(recipe.cache_size or CACHE_SIZE),
-        folder=folder_of(recipe.cache),
-    )  # fmt: skip
-    if choice.point is None and recipe.cache != "auto":
-        raise CacheError(f"nothing can be kept in --cache {recipe.cache}: {choice.reason}; use --cache auto or off.")
-    return choice
-
-
-def _with_cache(recipe: Recipe, choices: Sequence[Choice]) -> Recipe:
-    """The recipe with what is used of the cache filled in, and the rest left out."""
-    if recipe.cache == "off" or recipe.weights == "none":
-        return recipe
-    kept = [choice for choice in choices if choice.point is not None]
-    return dataclasses.replace(
-        recipe,
-        cache_size=recipe.cache_size or CACHE_SIZE,
-        cache_dtype=kept[0].point.dtype if kept else None,
-        views=max((choice.views for choice in kept), default=None),
-    )
+OPTIMISATION = ("weight_decay", "clipnorm", "precision", "layer_decay")
 
 
 def train(
@@ -128,86 +43,219 @@ def train(
     data: Any = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     show: bool = True,
+    resume: bool = False,
 ) -> Run:
     """Train what the recipe says and return the run folder.
 
     Args:
         recipe: what to do, such as `Finetune(data="photos/")`.
         data: a list of (path, label[, split]) or a data frame with such columns, in place of `recipe.data`.
-        callbacks: further Keras callbacks, handed to each phase's `fit`.
+        callbacks: further Keras callbacks, handed to each phase's `fit`. One with `get_state` (a tree of plain values
+            and arrays) and `set_state` goes on after a resume where it was.
         show: print data, progress and results.
+        resume: go on with the run of this recipe (`recipe.name`; without a name the last automatic one of this data and
+            base) where it was interrupted; start it where there is none yet.
 
     Raises:
+        Stopped: SIGTERM came; `kerastk.resume` goes on.
         KerastkError: whatever the user can mend; one line that says how.
     """
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"train takes a recipe, such as kerastk.Finetune(data='photos/'); got {recipe!r}.")
+    run = resuming.earlier(recipe, data) if resume else None
+    if run is not None and run.begun:
+        resuming.refuse_another(recipe, run)
+        return _go_on(run, Screen(show), recipe.data if data is None else data, callbacks)
     screen = Screen(show)
-    settled = plan(recipe, data=data, screen=screen)
+    settled = plan(recipe, data=data, screen=screen, run=run)
     screen.plan(settled)
     _warn_of_stateless(callbacks, screen)
-    with keras.device(settled.device):
-        return _execute(settled, callbacks, screen)
+    if run is None:
+        runs = Path(recipe.runs)
+        run = Run.create(runs, recipe.name) if settled.stem is None else Run.create_next(runs, settled.stem)
+    with run.lock(), keras.device(settled.device):
+        resolved = dataclasses.replace(settled.recipe, name=run.path.name)
+        run.write_recipe(resolved)
+        run.write_data(settled.data.manifest.to_json())
+        run.write_labels(settled.data.classes, tasks.of(recipe).contract(resolved))
+        run.write_environment({**_environment(settled), "given": resuming.given(recipe)})
+        return _execute(dataclasses.replace(settled, recipe=resolved), run, callbacks, screen)
 
 
-def _execute(plan: Plan, callbacks: Sequence[keras.callbacks.Callback], screen: Screen) -> Run:
+def resume(
+    path: str | os.PathLike,
+    *,
+    data: Any = None,
+    allow_data_change: bool = False,
+    allow_version_change: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    show: bool = True,
+) -> Run:
+    """Go on with a run that was interrupted, from its last checkpoint; a complete one is returned as it is.
+
+    The model comes out as it would have without the interruption (on a CPU with `deterministic`: bit for bit).
+
+    >>> run = kerastk.resume("runs/photos-resnet50-1")
+
+    Args:
+        path: the run folder.
+        data: where the data is now, or what was given to `train` as `data`.
+        allow_data_change: go on though photos were added or removed. Those that are known stay in their splits.
+        allow_version_change: go on with other versions of what computes.
+        callbacks: those that were given to `train`.
+        show: print data, progress and results.
+
+    Raises:
+        RunError: there is nothing to go on with, another process is at it, or the data, the classes or the versions are
+            others than at its start.
+    """
+    return _go_on(
+        Run.open(path), Screen(show), data, callbacks, data_may_change=allow_data_change,
+        versions_may_change=allow_version_change,
+    )  # fmt: skip
+
+
+def _go_on(
+    run: Run, screen: Screen, data: Any, callbacks: Sequence[keras.callbacks.Callback], *,
+    data_may_change: bool = False, versions_may_change: bool = False,
+) -> Run:  # fmt: skip
+    """See `resume`."""
+    with run.lock():
+        if run.complete:
+            screen.complete(run)
+            shutil.rmtree(run.checkpoint)
+            return run
+        changed = resuming.changed_versions(run.environment)
+        if changed and not versions_may_change:
+            raise RunError(f"{run.path} was trained with other versions: {'; '.join(changed)}. Install those again, or "
+                           "allow it with --allow-version-change.")  # fmt: skip
+        recipe = dataclasses.replace(run.recipe, name=run.path.name, runs=str(run.path.parent))
+        if data is not None:
+            recipe = dataclasses.replace(recipe, data=os.fspath(data) if isinstance(data, str | os.PathLike) else None)
+        elif recipe.data is None:
+            raise RunError(
+                f"the data of {run.path} was given in Python; resume it with kerastk.resume(path, data=...)."
+            )
+        settled = plan(recipe, data=data if recipe.data is None else None, screen=screen, run=run)
+        changes = settled.data.manifest.changes(run.data)
+        if changes:
+            if settled.data.classes != run.data["classes"] or not data_may_change:
+                raise RunError(f"the data of {run.path} has changed: {'; '.join(changes)}.")
+            screen.warn(f"the data has changed: {'; '.join(changes)}.")
+            run.write_data(settled.data.manifest.to_json())
+        state, damaged = Checkpoints(run.checkpoint).load()
+        for line in damaged:
+            screen.warn(f"{line}; going on from the one before.")
+        if state is not None:
+            check_state(state)
+            if state["data"] != settled.data.manifest.sha256:
+                # Batches are others now: the epoch begins anew.
+                state["step"] = 0
+        _warn_of_stateless(callbacks, screen)
+        begun, now = run.environment, _environment(settled)
+        resumed = {key: now[key] for key in ("versions", "command", "started")}
+        run.write_environment({**begun, "resumed": [*begun.get("resumed", []), resumed]})
+        screen.plan(settled)
+        with keras.device(settled.device):
+            return _execute(settled, run, callbacks, screen, state)
+
+
+def _execute(
+    plan: Plan, run: Run, callbacks: Sequence[keras.callbacks.Callback], screen: Screen,
+    state: dict[str, Any] | None = None,
+) -> Run:  # fmt: skip
+    """Train, measure, write; from a checkpoint's `state`, if there is one. The run's lock is held."""
     recipe, data, model = plan.recipe, plan.data, plan.model
-    task = tasks.of(recipe)
-    runs = Path(recipe.runs)
-    run = Run.create(runs, recipe.name) if plan.stem is None else Run.create_next(runs, plan.stem)
-    recipe = dataclasses.replace(recipe, name=run.path.name)
-    run.write_recipe(recipe)
-    run.write_environment(_environment(plan))
-    run.write_data(data.manifest.to_json())
-    run.write_labels(data.classes, task.contract(recipe))
-    screen.started(run)
-
+    go_on = f"`kerastk resume {shlex.quote(str(run.path))}`"
+    screen.started(run, state)
+    _forget(run, state)
     writer = Writer(run.events)
-    writer.hyperparameters(dataclasses.asdict(recipe))
-    examples = [data.train.example(int(number), 0)[0] for number in _spread(len(data.train.photos), 32)]
-    writer.image("augmented training photos", photo_grid(examples), 0)
     events = Events(writer, data.train.steps)
     validation = Validation()
     best = Best(model, validation, recipe.patience)
     rows = EpochRows([events.row, screen.epoch])
     rows.sinks.append(lambda row: run.write_log(rows.rows))
-    fitting = Fitting(
-        model=model,
-        data=data,
-        objective=task.objective(recipe),
-        optimisation={name: getattr(recipe, name) for name in ("weight_decay", "clipnorm", "precision", "layer_decay")},
-        cache_required=recipe.cache != "auto",
-        activations=_activations(plan),
-        choices=plan.choices,
-        best=best,
-        rows=rows,
-        validation=validation,
-        callbacks=[validation, best, events, rows, screen.batches(), *callbacks],
-        screen=screen,
-    )
     try:
-        begin = time.perf_counter()
-        set_precision(model, recipe.precision)
-        fitting.run(plan.phases)
-        trained_seconds = time.perf_counter() - begin
-        set_precision(model, "float32")
-        release(model)
-        if fitting.neighbours is not None:
-            model = features_model(model)
-            run.write_neighbours(fitting.neighbours)
-        run.write_model(model)
-        metrics = _measure(plan, model, fitting, run)
-        metrics["seconds"] = {"training": trained_seconds, "all": time.perf_counter() - begin}
-        run.write_metrics(metrics)
-        judged = metrics.get("test", metrics["validation"])
-        split = "test" if "test" in metrics else "validation"
-        writer.image(f"confusion matrix ({split})", confusion_picture(judged["confusion"], data.classes), events.step)
-        writer.scalars({f"{split}_accuracy": judged["accuracy"]}, events.step)
+        if state is None:
+            writer.hyperparameters(dataclasses.asdict(recipe))
+            examples = [data.train.example(int(number), 0)[0] for number in _spread(len(data.train.photos), 32)]
+            writer.image("augmented training photos", photo_grid(examples), 0)
+        with Signals(screen.warn) as signals:
+            fitting = Fitting(
+                model=model,
+                data=data,
+                device=plan.device,
+                objective=tasks.of(recipe).objective(recipe),
+                optimisation={name: getattr(recipe, name) for name in OPTIMISATION},
+                cache_required=recipe.cache != "auto",
+                activations=_activations(plan),
+                choices=plan.choices,
+                best=best,
+                rows=rows,
+                validation=validation,
+                screen=screen,
+                keeper=Keeper(
+                    Checkpoints(run.checkpoint),
+                    signals,
+                    model,
+                    [Guard(), validation, best, events, rows, screen.batches(), *callbacks],
+                    parts=recipe.epoch_parts or 1,
+                    data=data.manifest.sha256,
+                    classes=len(data.classes),
+                    state=state,
+                ),
+            )
+            set_precision(model, recipe.precision)
+            fitting.run(plan.phases)
+            metrics = _finish(plan, fitting, run, events)
         screen.finished(run, metrics)
+    except Ended:
+        # It came while the model was being judged and written.
+        raise Stopped(f"stopped by Ctrl-C; {go_on} goes on.", 130) from None
+    except Stopped as error:
+        raise Stopped(f"{error}; {go_on} goes on.", error.exit_code) from None
+    except DataError as error:
+        raise DataError(f"{error} {go_on} goes on then; with --allow-data-change it goes on without it.") from None
+    except OSError as error:
+        where = str(error.filename or run.path)
+        raise RunError(f"{error.strerror}: {where!r}; when that is mended, {go_on} goes on.") from None
     finally:
         screen.close()
         writer.close()
+    if fitting.ended is not None and isinstance(fitting.ended, KerastkError):
+        raise type(fitting.ended)(f"{fitting.ended}. The best model before that is in {run.path}.")
     return run
+
+
+def _forget(run: Run, state: dict[str, Any] | None) -> None:
+    """Drop what TensorBoard's files and log.csv hold beyond a checkpoint; without one, all of it."""
+    kept = {"Events": {"sizes": {}}, "EpochRows": {"rows": []}} if state is None else state["callbacks"]
+    try:
+        cut(run.events, kept["Events"]["sizes"])
+        if run.log_csv.exists():
+            run.write_log(kept["EpochRows"]["rows"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"the checkpoint of {run.path} does not fit: {type(error).__name__} {error}.") from None
+
+
+def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events) -> dict[str, Any]:
+    """Write the best model and its figures, the figures last: with them the run is complete."""
+    trained_seconds, model = fitting.rows.spent, plan.model
+    set_precision(model, "float32")
+    release(model)
+    if fitting.neighbours is not None:
+        model = features_model(model)
+        run.write_neighbours(fitting.neighbours)
+    run.write_model(model)
+    metrics = _measure(plan, model, fitting, run)
+    metrics["seconds"] = {"training": trained_seconds, "all": fitting.rows.spent}
+    split = "test" if "test" in metrics else "validation"
+    picture = confusion_picture(metrics[split]["confusion"], plan.data.classes)
+    events.writer.image(f"confusion matrix ({split})", picture, events.step)
+    events.writer.scalars({f"{split}_accuracy": metrics[split]["accuracy"]}, events.step)
+    run.write_metrics(metrics)
+    shutil.rmtree(run.checkpoint)
+    return metrics
 
 
 def _activations(plan: Plan) -> Activations:
@@ -223,9 +271,11 @@ def _measure(plan: Plan, model: keras.Model, fitting: Fitting, run: Run) -> dict
     task = tasks.of(recipe)
     # Not an index: a phase that stopped early leaves a gap in the numbers.
     row = next(row for row in fitting.rows.rows if row["epoch"] == best.epoch)
+    ended = {} if fitting.ended is None else {"ended": str(fitting.ended) or "by Ctrl-C"}
     neighbours = fitting.neighbours
     metrics: dict[str, Any] = {
         "format": 1,
+        **ended,
         "best": {"epoch": row["epoch"], "phase": row["phase"], MONITOR: best.value, "temperature": best.temperature},
         "validation": task.measure(data.val.truth, scores.of_rows(model, data.val, neighbours), data.classes),
     }
@@ -260,16 +310,8 @@ def _warn_of_stateless(callbacks: Sequence[keras.callbacks.Callback], screen: Sc
 
 
 def _environment(plan: Plan) -> dict[str, Any]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {"python": platform.python_version(), "kerastk": kerastk.__version__}
-    for package in ("keras", "tensorflow", "jax", "torch", "grain", "numpy", "pillow", "scikit-learn", "tensorboard"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
-        "versions": versions,
+        "versions": resuming.versions(),
         "backend": keras.backend.backend(),
         "platform": platform.platform(),
         "device": plan.device,

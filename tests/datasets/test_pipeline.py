@@ -10,7 +10,7 @@ from kerastk.datasets.augment import POLICIES
 from kerastk.datasets.check import Photo
 from kerastk.datasets.images import decode, to_png
 from kerastk.datasets.photos import open_photos
-from kerastk.datasets.pipeline import Split, epoch_order
+from kerastk.datasets.pipeline import Mixed, Split, epoch_order
 from kerastk.errors import DataError
 
 SIZE = 16
@@ -137,6 +137,41 @@ def test_epochs_one_after_another_are_those_one_by_one(split):
 
 
 # What the draws depend on.
+
+
+@pytest.mark.parametrize("skip", [1, 4, 7])
+def test_without_its_first_batches_a_pass_is_as_with_them(split, skip):
+    training = split(policy="strong", batch_size=3)
+    assert_equal(list(training.batches(1, 3, skip)), batches(training, 1, 3)[skip:])
+
+
+def mixed(split, strength=0.4, *, seed=0, skip=0):
+    return list(Mixed(split.batches(0, 2, skip), strength, seed, skip))
+
+
+def test_mixing_gives_each_row_a_partner_and_mixes_the_labels(split):
+    training = split(policy="none", batch_size=5)
+    shares = set()
+    for (images, labels), ((same, partner, share), soft) in zip(batches(training, 0, 2), mixed(training), strict=True):
+        assert np.array_equal(same, images)
+        assert sorted(partner) == list(range(5))
+        assert (partner.dtype, share.dtype, soft.dtype) == (np.int32, np.float32, np.float32)
+        assert len(set(share)) == 1
+        assert 0 <= share[0] <= 1
+        np.testing.assert_allclose(soft, share[0] * labels + (1 - share[0]) * labels[partner], atol=1e-6)
+        shares.add(float(share[0]))
+    assert len(shares) == 4
+
+
+def test_the_draws_of_mixing_go_by_seed_and_step_alone(split):
+    training = split(policy="none", batch_size=5)
+
+    def draws(**options):
+        return [(partner.tolist(), float(share[0])) for (_, partner, share), _ in mixed(training, **options)]
+
+    assert draws(skip=1) == draws()[1:]
+    assert draws(seed=1) != draws()
+    assert len({share for _, share in draws()}) == len(draws())
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -39,8 +39,8 @@ from kerastk.training.cache import (
     shown_views,
 )  # fmt: skip
 from kerastk.training.phases import Phase, prepare
+from kerastk.training.plan import plan
 from kerastk.training.store import entries
-from kerastk.training.trainer import plan
 from tests.conftest import woken
 
 IDENTITY = {"base": "tiny", "image_size": 32, "resize": "crop", "precision": "float32"}
@@ -782,10 +782,10 @@ go("read-only, auto", **small)
 go("read-only, named", **small, cache=str(made))
 found["left in read-only"] = os.listdir(made)
 
-# Room for the model's file, but not for the activations of all training photos.
+# Room for the model's file and a checkpoint, but not for the activations of all training photos.
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 made = folder("full")
-resource.setrlimit(resource.RLIMIT_FSIZE, (1_400_000, hard))
+resource.setrlimit(resource.RLIMIT_FSIZE, (3_400_000, hard))
 go("full, auto", data=str(root / "photos"), **big)
 found["left in full"] = [str(path) for path in made.rglob("rows.bin")]
 go("full, named", data=str(root / "photos"), **big, cache=str(root / "named"))
@@ -816,7 +816,7 @@ def failing(digits, small_run, tmp_path_factory):
     """What became of the runs of CHILD, and the folder in which they were."""
     root = tmp_path_factory.mktemp("failing")
     shutil.copytree(digits, root / "photos")
-    for number in range(80):
+    for number in range(480):
         pixels = np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)
         (root / "photos" / str(number % 4) / f"more{number}.png").write_bytes(to_png(pixels))
     with open(root / "errors", "w") as errors:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kerastk.networks.classifier import classifier
-from kerastk.networks.cuts import cut_for, split_at, stages
+from kerastk.networks.cuts import cache_cut, cut_for, split_at, stages
 from kerastk.training.device import set_precision
 from kerastk.training.phases import Phase, learning_rate, optimizer, prepare, schedule
 from tests.conftest import woken
@@ -120,6 +120,22 @@ def test_what_is_fitted_gives_the_logits_of_the_model(model):
     for unfreeze in ("head", 2, "all"):
         logits = prepare(model, _phase(unfreeze))(PHOTOS)
         np.testing.assert_allclose(np.asarray(keras.ops.softmax(logits)), np.asarray(model(PHOTOS)), atol=1e-5)
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["photos", "activations"])
+def test_manifold_mixup_mixes_what_the_frozen_part_makes_of_the_photos(model, cached):
+    phase = _phase(1, mixup=0.4)
+    kept = cache_cut(model, cut_for(model, 1)).tensor
+    activations = np.asarray(keras.Model(model.input, kept)(PHOTOS))
+    partner, share = np.array([3, 0, 7, 1, 2, 5, 4, 6], np.int32), np.full(8, 0.3, np.float32)
+    rest = prepare(model, _phase(1), kept)
+    expected = np.asarray(rest(0.3 * activations + 0.7 * activations[partner]))
+    fitted = prepare(model, phase, kept if cached else None)
+    found = fitted((activations if cached else PHOTOS, partner, share))
+    np.testing.assert_allclose(np.asarray(found), expected, atol=1e-4)
+    # What is judged is not mixed.
+    plain = fitted(activations if cached else PHOTOS)
+    np.testing.assert_allclose(np.asarray(plain), np.asarray(rest(activations)), atol=1e-4)
 
 
 def _trainable(model, phase):

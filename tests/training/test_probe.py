@@ -18,7 +18,7 @@ from kerastk.errors import RecipeError
 from kerastk.evaluation.metrics import classification
 from kerastk.screen import Screen
 from kerastk.training import probe
-from kerastk.training.trainer import plan
+from kerastk.training.plan import plan
 
 
 def features(classes, rows=150, seed=0, noise=2.0):
