@@ -209,10 +209,12 @@ class Run:
         neighbours.save(self.neighbours_npz)
 
     def _write_csv(self, path: Path, rows: list[dict]) -> None:
+        from kerastk.datasets.table import csv_cell
+
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
         write_atomic(path, text.getvalue())
 
 
