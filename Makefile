@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-torch lint docs lock benchmark clean
+.PHONY: demo test test-slow test-faults test-torch lint docs lock benchmark audit clean
 
 demo: .venv/ready
 	$(BIN)/kerastk demo
@@ -13,6 +13,10 @@ test: .venv/ready
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+# Runs killed, starved and lied to, each a real process.
+test-faults: .venv/ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow" tests/faults
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -44,6 +48,10 @@ benchmark: .venv/ready
 lock:
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.txt
+
+# Known vulnerabilities of what requirements.txt pins; needs uv, and fails where PyPI's advisories are out of reach.
+audit:
+	uvx --from 'pip-audit>=2.9,<3' pip-audit --strict --requirement requirements.txt --require-hashes --disable-pip
 
 clean:
 	rm -rf .venv build dist kerastk-demo .pytest_cache .ruff_cache

@@ -17,7 +17,6 @@ import tomllib
 import types
 import typing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from kerastk.errors import RecipeError
@@ -28,6 +27,8 @@ SPLIT = "70/15/15"
 MAX_BAD = 0.01
 DROPOUT = 0.2
 CACHE_SIZE = "20GB"
+# Paths may be long; and to what is nested deep, tomllib gives memory by the square of its length.
+_LARGEST = 2**15
 
 
 def option(
@@ -124,11 +125,13 @@ class Recipe:
             split_fractions(self.split)
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "gpu") or (number and not (kind == "gpu" and number.isdecimal())):
-            raise RecipeError(f"device must be auto, cpu, gpu or gpu:N; got {self.device!r}.")
+            raise RecipeError(f"device must be auto, cpu, gpu or gpu:N; got {_shown(self.device)}.")
         if self.device == "cpu" and self.precision == "float16":
             raise RecipeError("precision float16 is 4 times slower than float32 on a CPU; use float32 or bfloat16.")
         if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or os.sep in self.name):
-            raise RecipeError(f"name must be a folder's name without slashes; got {self.name!r}.")
+            raise RecipeError(f"name must be a folder's name without slashes; got {_shown(self.name)}.")
+        if self.name is not None and len(self.name.encode("utf-8", "surrogatepass")) > 255:
+            raise RecipeError(f"name must be at most 255 bytes; got {_shown(self.name)}.")
 
     def _refuse(self, names: tuple[str, ...], reason: str) -> None:
         for name in names:
@@ -230,9 +233,9 @@ class Finetune(Recipe):
             if self.unfreeze.isdecimal() and len(self.unfreeze) < 4:
                 object.__setattr__(self, "unfreeze", int(self.unfreeze))
             elif self.unfreeze not in ("head", "all"):
-                raise RecipeError(f"unfreeze must be head, all or a number of stages; got {self.unfreeze!r}.")
-        if isinstance(self.unfreeze, int) and self.unfreeze < 1:
-            raise RecipeError(f"unfreeze must be at least 1 stage; got {self.unfreeze}. For the head alone: head.")
+                raise RecipeError(f"unfreeze must be head, all or a number of stages; got {_shown(self.unfreeze)}.")
+        if isinstance(self.unfreeze, int) and not 1 <= self.unfreeze <= 999:
+            raise RecipeError(f"unfreeze must be at least 1 stage and at most 999; got {_shown(self.unfreeze)}.")
         if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs >= self.epochs:
             raise RecipeError(f"warmup_epochs must be below epochs, {self.epochs}; got {self.warmup_epochs:g}.")
         caching = ("views", "cache_size", "cache_dtype")
@@ -350,7 +353,7 @@ def split_fractions(split: str) -> tuple[float, float, float]:
         parts.append(0.0)
     good = len(parts) == 3 and all(math.isfinite(part) for part in parts) and abs(sum(parts) - 100) < 1e-6
     if not good or parts[0] <= 0 or parts[1] <= 0 or parts[2] < 0:
-        raise RecipeError(f"split must be percentages that add up to 100, like 70/15/15 or 85/15; got {split!r}.")
+        raise RecipeError(f"split must be percentages that add up to 100, like 70/15/15 or 85/15; got {_shown(split)}.")
     return parts[0] / 100, parts[1] / 100, parts[2] / 100
 
 
@@ -363,23 +366,27 @@ def size_bytes(text: str) -> int:
     unit = match[2].upper() if match else ""
     unit += "B" if unit and not unit.endswith("B") else ""
     if match is None or float(match[1]) * _UNITS.get(unit, 0) < 1:
-        raise RecipeError(f"cache_size must be a number of bytes like 500MB or 20GB; got {text!r}.")
+        raise RecipeError(f"cache_size must be a number of bytes like 500MB or 20GB; got {_shown(text)}.")
     return int(float(match[1]) * _UNITS[unit])
 
 
 def parse(path: str | os.PathLike) -> tuple[type[Recipe], dict[str, Any]]:
     """The task's class and the given fields of a TOML file, not yet checked against each other."""
     try:
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise RecipeError(f"{os.fspath(path)} is larger than {_LARGEST >> 10} KiB; a recipe has a few lines.")
         # A folder's name need not be UTF-8, and stands in the recipe as it is.
-        text = Path(path).read_bytes().decode("utf-8", "surrogateescape")
+        text = content.decode("utf-8", "surrogateescape")
         table = tomllib.loads(text)
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {os.fspath(path)!r}: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{os.fspath(path)} is not TOML: {error}") from None
     task = table.pop("task", None)
-    if task not in TASKS:
-        raise RecipeError(f"{os.fspath(path)}: task must be one of {', '.join(TASKS)}; got {task!r}.")
+    if not isinstance(task, str) or task not in TASKS:
+        raise RecipeError(f"{os.fspath(path)}: task must be one of {', '.join(TASKS)}; got {_shown(task)}.")
     return TASKS[task], table
 
 
@@ -388,9 +395,9 @@ def construct(kind: type[Recipe], values: dict[str, Any]) -> Recipe:
     known = [field.name for field in dataclasses.fields(kind)]
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name.replace("-", "_"), known, n=3, cutoff=0.5)
+            near = difflib.get_close_matches(name[:100].replace("-", "_"), known, n=3, cutoff=0.5)
             hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(sorted(known))}."
-            raise RecipeError(f"{kind.task} has no option {name!r}. {hint}")
+            raise RecipeError(f"{kind.task} has no option {_shown(name)}. {hint}")
     return kind(**values)
 
 
@@ -411,6 +418,15 @@ def dump(recipe: Recipe) -> str:
     values = {"task": recipe.task}
     values |= {key: value for key, value in dataclasses.asdict(recipe).items() if value is not None}
     return tomli_w.dumps(values)
+
+
+def _shown(value: Any) -> str:
+    """The value as an error shows it: no longer than anybody reads."""
+    try:
+        return f"{value!r:.200}"
+    except (ValueError, RecursionError):
+        # Python writes no whole number of more than 4,300 digits, and nothing nested a thousand deep.
+        return f"a huge {type(value).__name__}"
 
 
 def _or(value: Any, default: Any) -> Any:
@@ -436,19 +452,20 @@ def _checked(field: dataclasses.Field, kinds: tuple[type, ...], value: Any) -> A
     if kinds == (float,) and isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.\d{1,9})?%", value):
         value = float(value[:-1]) / 100
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        # What is beyond all floats is beyond all ranges, too.
+        value = float(value) if abs(value) < 2**1000 else math.inf * (1 if value > 0 else -1)
     if not any(type(value) is kind for kind in kinds):
         wanted = " or ".join({int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
                              for kind in kinds)  # fmt: skip
-        raise RecipeError(f"{field.name} must be {wanted}; got {value!r}.")
+        raise RecipeError(f"{field.name} must be {wanted}; got {_shown(value)}.")
     if limits["choices"] and value not in limits["choices"]:
-        raise RecipeError(f"{field.name} must be one of {', '.join(limits['choices'])}; got {value!r}.")
+        raise RecipeError(f"{field.name} must be one of {', '.join(limits['choices'])}; got {_shown(value)}.")
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, high, below = limits["low"], limits["high"], limits["below"]
         if (isinstance(value, float) and not math.isfinite(value)) or (low is not None and value < low):
-            raise RecipeError(f"{field.name} must be {_range(limits)}; got {value!r}.")
+            raise RecipeError(f"{field.name} must be {_range(limits)}; got {_shown(value)}.")
         if (high is not None and value > high) or (below is not None and value >= below):
-            raise RecipeError(f"{field.name} must be {_range(limits)}; got {value!r}.")
+            raise RecipeError(f"{field.name} must be {_range(limits)}; got {_shown(value)}.")
     if isinstance(value, str) and "\0" in value:
         raise RecipeError(f"{field.name} must not hold a NUL character.")
     return value

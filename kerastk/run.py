@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kerastk.datasets.files import run_file
+from kerastk.datasets.table import csv_writer
 from kerastk.errors import RunError
 from kerastk.recipe import Recipe, dump, load
 from kerastk.storage import atomic_path, write_atomic
 
 FORMAT = 1
 # No file of a run that kerastk reads is larger, a million photos' data.json included.
-_LARGEST_JSON = 2**30
+_LARGEST = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +71,26 @@ class Run:
         run = cls(Path(path))
         if not run.path.is_dir():
             raise RunError(f"no run folder at {os.fspath(path)!r}.")
+        run._refuse_links()
         try:
-            form = json.loads(run.environment_json.read_text(encoding="utf-8")).get("format")
-        except (OSError, ValueError, AttributeError):
+            form = run.environment.get("format")
+        except RunError:
             raise RunError(f"{os.fspath(path)!r} is no run folder: environment.json is missing or damaged.") from None
         if form != FORMAT:
-            raise RunError(f"{os.fspath(path)!r} has format {form!r}; this version of kerastk reads {FORMAT}.")
+            raise RunError(f"{os.fspath(path)!r} has format {form!r:.20}; this version of kerastk reads {FORMAT}.")
         return run
+
+    def _refuse_links(self) -> None:
+        """A run may come from anybody: nothing in it may lead out of its folder, to be read or to be written."""
+        for folder in (self.path, self.checkpoint):
+            try:
+                links = [entry.path for entry in os.scandir(folder) if entry.is_symlink()]
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise RunError(f"cannot read the run folder {str(folder)!r}: {error.strerror}.") from None
+            if links:
+                raise RunError(f"{links[0]} is a link; the files of a run lie in its folder themselves.")
 
     recipe_toml = property(lambda self: self.path / "recipe.toml")
     environment_json = property(lambda self: self.path / "environment.json")
@@ -154,15 +169,16 @@ class Run:
     def log(self) -> list[dict[str, str]]:
         """The rows of log.csv."""
         try:
-            return list(csv.DictReader(io.StringIO(self.log_csv.read_text(encoding="utf-8"))))
+            text = run_file(self.log_csv, _LARGEST).read_text(encoding="utf-8")
+            return list(csv.DictReader(io.StringIO(text)))
         except OSError:
             raise RunError(f"{self.path} has no log.csv.") from None
+        except (ValueError, csv.Error):
+            raise RunError(f"{self.log_csv} is damaged.") from None
 
     def _json(self, path: Path) -> dict[str, Any]:
         try:
-            if path.stat().st_size > _LARGEST_JSON:
-                raise ValueError
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(run_file(path, _LARGEST).read_text(encoding="utf-8"))
         except OSError:
             raise RunError(f"{self.path} has no {path.name}: the run did not come so far.") from None
         except (ValueError, RecursionError):
@@ -209,12 +225,10 @@ class Run:
         neighbours.save(self.neighbours_npz)
 
     def _write_csv(self, path: Path, rows: list[dict]) -> None:
-        from kerastk.datasets.table import csv_cell
-
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
+        write = csv_writer(text, list(rows[0]) if rows else [])
+        for row in rows:
+            write(row)
         write_atomic(path, text.getvalue())
 
 

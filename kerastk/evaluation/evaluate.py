@@ -8,7 +8,7 @@ import numpy as np
 from kerastk.datasets.check import check
 from kerastk.datasets.pipeline import Split
 from kerastk.datasets.source import open_source
-from kerastk.errors import DataError
+from kerastk.errors import DataError, RunError
 from kerastk.evaluation.metrics import classification
 from kerastk.predictor import Predictor
 
@@ -37,7 +37,10 @@ def evaluate(predictor: Predictor, data: Any) -> dict[str, Any]:
         batch_size=predictor.batch_size, threads=min(16, os.cpu_count() or 1),
     )  # fmt: skip
     scores = np.concatenate([predictor.scores(images) for images, _ in split])
-    seen_hashes = {file["sha256"] for file in predictor.run.data["files"] if file["split"] != "test"}
+    try:
+        seen_hashes = {file["sha256"] for file in predictor.run.data["files"] if file["split"] != "test"}
+    except (KeyError, TypeError):
+        raise RunError(f"{predictor.run.data_json} is damaged.") from None
     seen = np.array([photo.sha256 in seen_hashes for photo in look.photos])
     figures = classification(split.truth, scores, predictor.classes)
     figures |= {"trained_on": int(seen.sum()), "unreadable": len(look.bad)}

@@ -9,12 +9,12 @@ import hashlib
 import json
 import re
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kerastk.datasets.files import run_file, run_zip
 from kerastk.errors import RunError
 from kerastk.storage import atomic_folder
 
@@ -23,7 +23,12 @@ KEPT = 2
 _ARRAY = "array"
 _NAME = re.compile(r"\d{6}")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}")
+_LARGEST = 64 * 2**30
 _LARGEST_JSON = 2**28
+
+
+class _OtherVersion(RunError):
+    """The checkpoint is whole, but not of this version's format."""
 
 
 class Checkpoints:
@@ -72,7 +77,10 @@ class Checkpoints:
             path = self.folder / f"{number:06d}"
             try:
                 return _read(path), damaged
-            except (OSError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile) as error:
+            except _OtherVersion:
+                raise
+            except Exception as error:
+                # zipfile and NumPy raise anything on damaged bytes: EOFError, NotImplementedError, MemoryError.
                 damaged.append(f"the checkpoint {path} is damaged ({' '.join(str(error).split())[:100]})")
         if damaged:
             raise RunError(f"{'; '.join(damaged)}; there is no other. Start a new run.")
@@ -88,21 +96,20 @@ def _read(path: Path) -> dict[str, Any]:
     """The state in a checkpoint. Raises whatever damaged files make the readers raise, and RunError."""
     sums = _json(path / "sha256.json")
     for name in ("arrays.npz", "state.json"):
-        if _sha256(path / name) != sums[name]:
+        if _sha256(run_file(path / name, _LARGEST)) != sums[name]:
             raise ValueError(f"{name} is not what was written")
     tree = _json(path / "state.json")
     if tree["format"] != FORMAT:
-        raise RunError(f"{path} has format {tree['format']!r}; this version of kerastk reads {FORMAT}.")
-    with zipfile.ZipFile(path / "arrays.npz") as archive:
-        # It is written as it is, so nothing in it can be larger than the file.
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("arrays.npz is compressed")
-    with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
-        return _with_arrays(tree, arrays)
+        raise _OtherVersion(f"{path} has format {tree['format']!r}; this version of kerastk reads {FORMAT}.")
+    run_zip(path / "arrays.npz", _LARGEST)
+    with np.load(path / "arrays.npz", allow_pickle=False) as file:
+        # Each once: the tree may name one as often as it likes.
+        arrays = {name: file[name] for name in file.files}
+    return _with_arrays(tree, arrays)
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _LARGEST_JSON:
+    if run_file(path, _LARGEST).stat().st_size > _LARGEST_JSON:
         raise ValueError(f"{path.name} is too large")
     found = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(found, dict):
