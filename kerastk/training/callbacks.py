@@ -107,7 +107,10 @@ class Best(keras.callbacks.Callback):
 
 
 class Guard(keras.callbacks.Callback):
-    """Raises `Diverged` at the first batch after which the loss is no longer a number."""
+    """Raises `Diverged` at the first batch after which the loss is no longer a number, or an epoch's figure.
+
+    It comes after `Validation`, and before what writes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,11 +123,16 @@ class Guard(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Look at the loss (Keras gives the mean over the epoch so far, which a NaN does not leave again)."""
         if not np.isfinite(float(logs["loss"])):
-            rate = learning_rate(self.model.optimizer)
-            raise Diverged(
-                f"the loss is no longer a number at epoch {self._epoch}, batch {batch + 1}, learning rate {rate:.2g}; "
-                f"try --learning-rate {rate / 10:.1g} or --precision float32"
-            )
+            self._refuse(f"the loss is no longer a number at epoch {self._epoch}, batch {batch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Look at what the epoch's last batch has left behind."""
+        if not np.isfinite(logs[MONITOR]):
+            self._refuse(f"{MONITOR} is no longer a number after epoch {self._epoch}")
+
+    def _refuse(self, what: str) -> None:
+        rate = learning_rate(self.model.optimizer)
+        raise Diverged(f"{what}, learning rate {rate:.2g}; try --learning-rate {rate / 10:.1g} or --precision float32")
 
 
 class EpochRows(keras.callbacks.Callback):

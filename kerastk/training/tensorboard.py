@@ -4,6 +4,8 @@ import contextlib
 import errno
 import io
 import os
+import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,10 @@ class Writer:
 
         self._folder = folder
         self._summary = tensorflow.summary
-        self._writers = {name: self._summary.create_file_writer(str(folder / name)) for name in ("train", "validation")}
+        # As bytes: a folder's name need not be UTF-8.
+        folders = {name: os.fsencode(folder / name) for name in ("train", "validation")}
+        with self._writing():
+            self._writers = {name: self._summary.create_file_writer(path) for name, path in folders.items()}
 
     def scalars(self, values: dict[str, float], step: int, split: str = "train") -> None:
         """Figures at a step."""
@@ -47,7 +52,8 @@ class Writer:
         """The recipe, for the HParams tab."""
         from tensorboard.plugins.hparams import api
 
-        plain = {k: v for k, v in values.items() if isinstance(v, bool | int | float | str)}
+        plain = {k: v for k, v in values.items() if isinstance(v, bool | int | float)}
+        plain |= {k: v.encode("utf-8", "backslashreplace").decode() for k, v in values.items() if isinstance(v, str)}
         with self._writing(), self._writers["train"].as_default(0):
             api.hparams(plain)
 
@@ -56,7 +62,7 @@ class Writer:
         with self._writing():
             for writer in self._writers.values():
                 writer.flush()
-        return {file.relative_to(self._folder).as_posix(): file.stat().st_size for file in _files(self._folder)}
+        return {_made_as(file): file.stat().st_size for file in _files(self._folder)}
 
     def close(self) -> None:
         """Flush and close the files."""
@@ -71,22 +77,41 @@ class Writer:
         try:
             yield
         except tensorflow.errors.OpError as error:
-            reason = " ".join(str(error.message).split())
+            reason = " ".join(re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error.message)).split())
             raise OSError(errno.EIO, f"TensorBoard's events cannot be written ({reason})", str(self._folder)) from None
 
 
 def cut(folder: Path, sizes: dict[str, int]) -> None:
-    """Drop what was written to event files after `Writer.sizes` gave `sizes`: files are cut, new ones removed."""
+    """Drop what was written to event files after `Writer.sizes` gave `sizes`: files are cut, new ones removed.
+
+    What is left comes before all that is written from now on, also where the clock was set back: TensorBoard reads the
+    files in the order of their names, in which their seconds stand, and forgets steps that are followed by lower ones.
+    """
     for file in _files(folder):
-        size = sizes.get(file.relative_to(folder).as_posix(), 0)
+        size = sizes.get(_made_as(file), 0)
         if size == 0:
             file.unlink()
         elif size < file.stat().st_size:
             os.truncate(file, size)
+    for each in folder.glob("*"):
+        kept = sorted(each.glob("*.tfevents.*"))
+        if kept and int(_SECONDS.search(kept[-1].name)[2]) >= int(time.time()):
+            for number, file in enumerate(kept):
+                file.rename(file.with_name(_SECONDS.sub(rf"\g<1>{number:010d}.\2", file.name)))
+
+
+# The seconds in a file's name, behind the number that `cut` may have put there; no second begins with 0.
+_SECONDS = re.compile(r"(\.tfevents\.)(?:0\d{9}\.)?(\d+)")
 
 
 def _files(folder: Path) -> list[Path]:
     return list(folder.glob("*/*.tfevents.*"))
+
+
+def _made_as(file: Path) -> str:
+    """The folder and the name that a file was made with."""
+    name = _SECONDS.sub(r"\1\2", file.name)
+    return f"{file.parent.name}/{name}"
 
 
 class Events(keras.callbacks.Callback):

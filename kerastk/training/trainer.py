@@ -1,5 +1,6 @@
 """The one trainer: a recipe in, a run folder out; or a run folder in, gone on with."""
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -7,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def train(
         run.write_data(settled.data.manifest.to_json())
         run.write_labels(settled.data.classes, tasks.of(recipe).contract(resolved))
         run.write_environment({**_environment(settled), "given": resuming.given(recipe)})
-        return _execute(dataclasses.replace(settled, recipe=resolved), run, callbacks, screen)
+        with _mendable(run):
+            return _execute(dataclasses.replace(settled, recipe=resolved), run, callbacks, screen)
 
 
 def resume(
@@ -120,7 +122,7 @@ def _go_on(
     data_may_change: bool = False, versions_may_change: bool = False,
 ) -> Run:  # fmt: skip
     """See `resume`."""
-    with run.lock():
+    with run.lock(), _mendable(run):
         if run.complete:
             screen.complete(run)
             shutil.rmtree(run.checkpoint)
@@ -139,8 +141,10 @@ def _go_on(
         settled = plan(recipe, data=data if recipe.data is None else None, screen=screen, run=run)
         changes = settled.data.manifest.changes(run.data)
         if changes:
-            if settled.data.classes != run.data["classes"] or not data_may_change:
-                raise RunError(f"the data of {run.path} has changed: {'; '.join(changes)}.")
+            same_classes = settled.data.classes == run.data["classes"]
+            if not same_classes or not data_may_change:
+                hint = " `kerastk resume --allow-data-change` goes on with what is there now." if same_classes else ""
+                raise RunError(f"the data of {run.path} has changed: {'; '.join(changes)}.{hint}")
             screen.warn(f"the data has changed: {'; '.join(changes)}.")
             run.write_data(settled.data.manifest.to_json())
         state, damaged = Checkpoints(run.checkpoint).load()
@@ -160,13 +164,27 @@ def _go_on(
             return _execute(settled, run, callbacks, screen, state)
 
 
+@contextlib.contextmanager
+def _mendable(run: Run) -> Iterator[None]:
+    """What the disk or the rights do not allow is said in one line, and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        where = str(error.filename or run.path)
+        raise RunError(f"{error.strerror}: {where!r}; when that is mended, {_going_on(run)} goes on.") from None
+
+
+def _going_on(run: Run) -> str:
+    return f"`kerastk resume {shlex.quote(str(run.path))}`"
+
+
 def _execute(
     plan: Plan, run: Run, callbacks: Sequence[keras.callbacks.Callback], screen: Screen,
     state: dict[str, Any] | None = None,
 ) -> Run:  # fmt: skip
     """Train, measure, write; from a checkpoint's `state`, if there is one. The run's lock is held."""
     recipe, data, model = plan.recipe, plan.data, plan.model
-    go_on = f"`kerastk resume {shlex.quote(str(run.path))}`"
+    go_on = _going_on(run)
     screen.started(run, state)
     _forget(run, state)
     writer = Writer(run.events)
@@ -198,7 +216,7 @@ def _execute(
                     Checkpoints(run.checkpoint),
                     signals,
                     model,
-                    [Guard(), validation, best, events, rows, screen.batches(), *callbacks],
+                    [validation, Guard(), best, events, rows, screen.batches(), *callbacks],
                     parts=recipe.epoch_parts or 1,
                     data=data.manifest.sha256,
                     classes=len(data.classes),
@@ -216,9 +234,6 @@ def _execute(
         raise Stopped(f"{error}; {go_on} goes on.", error.exit_code) from None
     except DataError as error:
         raise DataError(f"{error} {go_on} goes on then; with --allow-data-change it goes on without it.") from None
-    except OSError as error:
-        where = str(error.filename or run.path)
-        raise RunError(f"{error.strerror}: {where!r}; when that is mended, {go_on} goes on.") from None
     finally:
         screen.close()
         writer.close()
