@@ -314,6 +314,31 @@ def check(data: str, out: Path | None, strict: bool) -> None:
         raise GateError(f"{len(look.findings)} findings.")
 
 
+@commands.command()
+@click.argument("data")
+@click.option("--policy", default="light", show_default=True, metavar="NAME|STEPS", help="As --augment of `finetune`.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Write a .png file.")
+@click.option("--photos", type=click.IntRange(1, 64), default=6, show_default=True, help="Rows of the picture.")
+@click.option("--views", type=click.IntRange(1, 64), default=7, show_default=True, help="How often each is varied.")
+@click.option("--image-size", type=click.IntRange(8, 1024), default=224, show_default=True, help="Side, in pixels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="As that of the run.")
+def augment(data: str, policy: str, out: Path, photos: int, views: int, image_size: int, seed: int) -> None:
+    """Show what a network will see of DATA.
+
+    A row a photo: as it is, then as the epochs 1, 2, 3, ... of a run show it.
+    """
+    from kerastk.recipe import check_augmentation
+    from kerastk.storage import check_ending
+
+    check_ending(out, (".png",))
+    check_augmentation(policy)
+    from kerastk.datasets.photos import picture
+    from kerastk.storage import write_atomic
+
+    write_atomic(out, picture(data, policy, photos=photos, views=views, image_size=image_size, seed=seed))
+    click.echo(f"{policy} -> {out}")
+
+
 @commands.command(cls=RecipeCommand, recipe=Finetune, only=EMBEDDING_OPTIONS)
 @click.argument("data")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Write a .parquet or .npz file.")

@@ -27,6 +27,13 @@ SPLIT = "70/15/15"
 MAX_BAD = 0.01
 DROPOUT = 0.2
 CACHE_SIZE = "20GB"
+AUGMENT_POLICIES = ("none", "light", "strong", "upright", "randaugment", "trivial", "augmix")
+# The steps that an augmentation is composed of by hand, and what each number that may follow lies between.
+AUGMENT_STEPS = {
+    "crop": ((0.01, 1),), "flip": ((0, 1),), "flip-down": ((0, 1),), "rotate": ((0, 180),), "shift-pad": ((0, 0.5),),
+    "jitter": ((0, 1), (0, 0.5)), "grey": ((0, 1),), "blur": ((0, 1),), "erase": ((0, 1),),
+    "randaugment": (range(1, 15), (0, 30)), "trivialaugment": (), "augmix": ((1, 10),),
+}  # fmt: skip
 # Paths may be long; and to what is nested deep, tomllib gives memory by the square of its length.
 _LARGEST = 2**15
 
@@ -43,11 +50,15 @@ def option(
     below: float | None = None,
     choices: tuple[str, ...] = (),
     common: bool = False,
+    several: bool = False,
 ) -> Any:
-    """A recipe's field. `auto` says in words what None becomes; `below` is an exclusive upper bound."""
+    """A recipe's field. `auto` says in words what None becomes; `below` is an exclusive upper bound.
+
+    With `several` a list of texts is taken too, as one text with commas between.
+    """
     metadata = {
         "help": help, "group": group, "auto": auto, "unit": unit, "low": low, "high": high, "below": below,
-        "choices": choices, "common": common,
+        "choices": choices, "common": common, "several": several,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -177,8 +188,9 @@ class Finetune(Recipe):
         group="data", choices=("crop", "pad", "stretch"),
     )  # fmt: skip
     augment: str = option(
-        "light", "How training photos are varied; never those of validation and test.", group="data",
-        choices=("none", "light", "strong"), common=True,
+        "light", "How training photos are varied; never those of validation and test: " + ", ".join(AUGMENT_POLICIES)
+        + ", or steps like crop:0.3,flip,jitter:0.3 of " + ", ".join(AUGMENT_STEPS) + ".",
+        group="data", common=True, several=True,
     )  # fmt: skip
     max_bad: float | None = option(
         None, "Share of unreadable photos that is set aside before the run stops, like 0.01 or 1%.",
@@ -204,7 +216,15 @@ class Finetune(Recipe):
     )  # fmt: skip
     manifold_mixup: float | None = option(
         None, "Mix what the frozen part makes of two photos, and their labels, by a share from Beta(X, X); 0 does not.",
-        group="training", auto="0.4", low=0, high=100,
+        group="training", auto="0.4; 0 with mixup or cutmix", low=0, high=100,
+    )  # fmt: skip
+    mixup: float | None = option(
+        None, "Lay each photo over another one of its batch, by a share from Beta(X, X); 0 does not.",
+        group="training", auto="0", low=0, high=100,
+    )  # fmt: skip
+    cutmix: float | None = option(
+        None, "Put a part of another photo of its batch into each photo, by a share from Beta(X, X); 0 does not.",
+        group="training", auto="0", low=0, high=100,
     )  # fmt: skip
     label_smoothing: float | None = option(
         None, "Share of the probability given to all classes alike in the training loss.",
@@ -236,6 +256,7 @@ class Finetune(Recipe):
                 raise RecipeError(f"unfreeze must be head, all or a number of stages; got {_shown(self.unfreeze)}.")
         if isinstance(self.unfreeze, int) and not 1 <= self.unfreeze <= 999:
             raise RecipeError(f"unfreeze must be at least 1 stage and at most 999; got {_shown(self.unfreeze)}.")
+        check_augmentation(self.augment)
         if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs >= self.epochs:
             raise RecipeError(f"warmup_epochs must be below epochs, {self.epochs}; got {self.warmup_epochs:g}.")
         caching = ("views", "cache_size", "cache_dtype")
@@ -262,7 +283,7 @@ class Finetune(Recipe):
             if self.probe == "none":
                 raise RecipeError("unfreeze head and probe none leave nothing to train; leave one out.")
             self._refuse(
-                ("epochs", "learning_rate", "warmup_epochs", "layer_decay", "manifold_mixup"),
+                ("epochs", "learning_rate", "warmup_epochs", "layer_decay", "manifold_mixup", "mixup", "cutmix"),
                 "where the head alone is fitted",
             )
             if self.probe != "train":
@@ -283,6 +304,14 @@ class Finetune(Recipe):
             self._refuse(("manifold_mixup",), "with unfreeze all (nothing is frozen)")
             if self.probe != "train":
                 self._refuse(("views", "cache_dtype"), "with unfreeze all (nothing is frozen)")
+        if self.mixup or self.cutmix:
+            if self.manifold_mixup:
+                raise RecipeError("manifold_mixup mixes what mixup or cutmix has mixed already; choose one.")
+            reason = "with mixup or cutmix (the photos of a batch are mixed anew each time)"
+            if self.cache not in ("auto", "off"):
+                raise RecipeError(f"cache has no effect {reason}; leave it out.")
+            if self.probe != "train":
+                self._refuse(("views", "cache_dtype"), reason)
         if self.strict:
             self._refuse(("max_bad",), "with strict, which refuses any finding")
 
@@ -326,8 +355,9 @@ class Finetune(Recipe):
             gentle = 3e-4 if values.get("unfreeze") == 1 else 1e-4
             values["learning_rate"] = _or(self.learning_rate, 1e-3 if fresh else gentle)
             values["warmup_epochs"] = _or(self.warmup_epochs, float(min(1.0, epochs / 10)))
+            values["mixup"], values["cutmix"] = _or(self.mixup, 0.0), _or(self.cutmix, 0.0)
             if values.get("unfreeze", "all") not in ("all", stages):
-                values["manifold_mixup"] = _or(self.manifold_mixup, 0.4)
+                values["manifold_mixup"] = _or(self.manifold_mixup, 0.0 if self.mixup or self.cutmix else 0.4)
             elif self.manifold_mixup is not None:
                 raise RecipeError(f"manifold_mixup has no effect with unfreeze {self.unfreeze}: nothing is frozen.")
         if not self.head_alone or values.get("probe") == "train":
@@ -355,6 +385,36 @@ def split_fractions(split: str) -> tuple[float, float, float]:
     if not good or parts[0] <= 0 or parts[1] <= 0 or parts[2] < 0:
         raise RecipeError(f"split must be percentages that add up to 100, like 70/15/15 or 85/15; got {_shown(split)}.")
     return parts[0] / 100, parts[1] / 100, parts[2] / 100
+
+
+def check_augmentation(text: str) -> None:
+    """Refuse, with a RecipeError, what is neither a policy nor a list of steps, or a number out of its range."""
+    if text in AUGMENT_POLICIES:
+        return
+    names = []
+    for part in text.split(","):
+        name, *numbers = part.strip().split(":")
+        if name not in AUGMENT_STEPS:
+            near = difflib.get_close_matches(name, (*AUGMENT_STEPS, *AUGMENT_POLICIES), n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(AUGMENT_STEPS)}."
+            alone = f"a policy stands alone: {', '.join(AUGMENT_POLICIES)}"
+            raise RecipeError(f"augment: no step {_shown(name)} ({alone}). {hint}")
+        ranges = AUGMENT_STEPS[name]
+        if len(numbers) > len(ranges):
+            raise RecipeError(f"augment: {name} takes at most {len(ranges)} numbers; got {part.strip()!r}.")
+        for number, limits in zip(numbers, ranges, strict=False):
+            whole, low, high = isinstance(limits, range), limits[0], limits[-1]
+            try:
+                good = low <= (int(number) if whole else float(number)) <= high
+            except ValueError:
+                good = False
+            if not good:
+                kind = "whole number" if whole else "number"
+                raise RecipeError(f"augment: {name} takes a {kind} from {low:g} to {high:g}; got {_shown(number)}.")
+        names.append(name)
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"augment: {name} stands there twice; once is enough.")
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -449,6 +509,8 @@ def _checked(field: dataclasses.Field, kinds: tuple[type, ...], value: Any) -> A
     limits = field.metadata
     if isinstance(value, os.PathLike) and str in kinds:
         value = os.fspath(value)
+    if limits["several"] and isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        value = ",".join(value)
     if kinds == (float,) and isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.\d{1,9})?%", value):
         value = float(value[:-1]) / 100
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):

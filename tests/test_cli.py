@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from kerastk.cli import commands, main
+from kerastk.datasets.images import decode
 from kerastk.errors import GateError, KerastkError, RecipeError, RunError
 
 
@@ -195,3 +198,28 @@ def test_predicting_an_empty_folder_is_an_error_and_leaves_no_file(small_run, tm
         "predict", small_run.path, tmp_path / "empty", "--out", tmp_path / "x.csv", kind=KerastkError
     )
     assert not (tmp_path / "x.csv").exists()
+
+
+def test_augment_shows_each_photo_as_it_is_and_as_the_epochs_show_it(digits, tmp_path):
+    out = tmp_path / "grid.png"
+    options = ["--policy", "crop:0.3,rotate,jitter:0.3", "--photos", 3, "--views", 4, "--image-size", 32, "--out", out]
+    invoke("augment", digits, *options)
+    grid = np.asarray(Image.open(out))
+    assert grid.shape == (3 * 32, 5 * 32, 3)
+    tiles = grid.reshape(3, 32, 5, 32, 3).swapaxes(1, 2)
+    # The first tile of a row is a photo of the folder, the others are neither it nor each other.
+    plain = {decode(path.read_bytes(), 32, resize="crop").tobytes() for path in digits.rglob("*.png")}
+    assert all(row[0].tobytes() in plain for row in tiles)
+    assert all(len({tile.tobytes() for tile in row}) == 5 for row in tiles)
+    # What a run with this seed shows, whatever else is asked for.
+    invoke("augment", digits, *options[:2], "--photos", 3, "--views", 2, "--image-size", 32, "--out", out)
+    assert np.array_equal(np.asarray(Image.open(out)), grid[:, : 3 * 32])
+
+
+def test_augment_refuses_before_anything_is_read(tmp_path):
+    assert "Did you mean strong?" in refused(
+        "augment", tmp_path / "none", "--policy", "stron", "--out", tmp_path / "x.png", kind=RecipeError
+    )
+    assert "--out must end in .png" in refused(
+        "augment", tmp_path / "none", "--out", tmp_path / "x.jpg", kind=RecipeError
+    )

@@ -93,12 +93,13 @@ CACHED = ("views", "cache_size", "cache_dtype")
 TRAINED = ("patience", "weight_decay", "clipnorm", "label_smoothing", "dropout")
 MAIN = ("epochs", "learning_rate", "warmup_epochs")
 HEAD = ("head_epochs", "head_learning_rate")
-SOLVED = ("layer_decay", "manifold_mixup", "epoch_parts", "views", "cache_dtype")
+MIXED = ("manifold_mixup", "mixup", "cutmix")
+SOLVED = ("layer_decay", *MIXED, "epoch_parts", "views", "cache_dtype")
 VALUES = {
     "views": 2, "cache_size": "1GB", "cache_dtype": "float16", "patience": 2, "weight_decay": 0.1, "clipnorm": 1.0,
     "label_smoothing": 0.1, "dropout": 0.3, "epochs": 3, "learning_rate": 0.1, "warmup_epochs": 1.0, "head_epochs": 2,
     "head_learning_rate": 0.1, "unfreeze": "all", "probe": "solve", "layer_decay": 0.5, "cache": "folder",
-    "max_bad": 0.1, "manifold_mixup": 0.2, "epoch_parts": 2,
+    "max_bad": 0.1, "manifold_mixup": 0.2, "mixup": 0.2, "cutmix": 1.0, "epoch_parts": 2,
 }  # fmt: skip
 # What each kind of recipe does not use.
 UNUSED = [
@@ -109,7 +110,7 @@ UNUSED = [
     ({"probe": "solve"}, HEAD),
     ({"probe": "none"}, HEAD),
     # Nothing but the head is fitted.
-    ({"unfreeze": "head", "probe": "train"}, (*MAIN, "layer_decay", "manifold_mixup")),
+    ({"unfreeze": "head", "probe": "train"}, (*MAIN, "layer_decay", *MIXED)),
     # And that is done at once.
     ({"unfreeze": "head"}, (*MAIN, *HEAD, *TRAINED, *SOLVED)),
     ({"unfreeze": "head", "probe": "solve"}, (*MAIN, *HEAD, *TRAINED, *SOLVED)),
@@ -118,6 +119,9 @@ UNUSED = [
     # Nothing of what is trained is frozen.
     ({"unfreeze": "all"}, (*HEAD, "views", "cache_dtype", "manifold_mixup")),
     ({"unfreeze": "all", "probe": "none"}, (*HEAD, "views", "cache_dtype", "manifold_mixup")),
+    # What is mixed anew in each batch is not kept.
+    ({"mixup": 0.2}, ("views", "cache_dtype", "cache")),
+    ({"cutmix": 1.0, "mixup": 0.2}, ("views", "cache_dtype", "cache")),
     ({"strict": True}, ("max_bad",)),
 ]
 
@@ -136,6 +140,7 @@ def test_an_option_without_effect_is_refused(values, unused):
         ({"head": "svm", "unfreeze": 2}, "head svm is fitted on a frozen base; leave unfreeze out"),
         ({"head": "knn", "unfreeze": "all"}, "head knn is fitted on a frozen base; leave unfreeze out"),
         ({"unfreeze": "head", "probe": "none"}, "unfreeze head and probe none leave nothing to train"),
+        ({"mixup": 0.2, "manifold_mixup": 0.4}, "manifold_mixup mixes what mixup or cutmix has mixed already"),
     ],
 )
 def test_what_cannot_go_together_is_refused(values, said):
@@ -154,6 +159,9 @@ def test_what_cannot_go_together_is_refused(values, said):
         {"probe": "none", "layer_decay": 1},
         {"head": "svm", "unfreeze": "head", "cache": "off"},
         {"weights": "none", "cache": "off"},
+        {"weights": "none", "mixup": 0.2, "cutmix": 1.0},
+        {"mixup": 0.2, "probe": "train", "views": 2, "cache_size": "1GB"},
+        {"cutmix": 1.0, "manifold_mixup": 0.0},
         {"weights": "none", "dropout": 0.3, "weight_decay": 0.1, "clipnorm": 0, "label_smoothing": 0.0, "patience": 1},
     ],
 )  # fmt: skip
@@ -243,6 +251,8 @@ def test_activations_are_mixed_where_something_is_frozen():
     assert resolved(manifold_mixup=0).manifold_mixup == 0
     for everything in ({"unfreeze": "all"}, {"unfreeze": 5}, {"weights": "none"}, {"unfreeze": "head"}):
         assert resolved(**everything).manifold_mixup is None
+    # Either the photos or what is made of them.
+    assert [(each.mixup, each.manifold_mixup) for each in (resolved(), resolved(mixup=0.2))] == [(0, 0.4), (0.2, 0)]
     with pytest.raises(RecipeError, match="manifold_mixup has no effect with unfreeze 5: nothing is frozen"):
         resolved(unfreeze=5, manifold_mixup=0.2)
 

@@ -7,6 +7,7 @@ scale that still suffices (`draft`), so that decoding, cropping and resizing are
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -291,3 +292,15 @@ def from_pil(image: Image.Image, size: int, *, resize: str = "crop") -> np.ndarr
         return decode(data, size, resize=resize)
     _load(image)
     return fit(ImageOps.exif_transpose(image), size, resize=resize)
+
+
+def photo_grid(photos: Sequence[np.ndarray], columns: int = 8) -> np.ndarray:
+    """Squares of one size side by side, (rows * size, columns * size, 3) uint8; gaps are white."""
+    size = photos[0].shape[0]
+    columns = min(columns, len(photos))
+    rows = -(-len(photos) // columns)
+    grid = np.full((rows * size, columns * size, 3), 255, np.uint8)
+    for number, photo in enumerate(photos):
+        row, column = divmod(number, columns)
+        grid[row * size : (row + 1) * size, column * size : (column + 1) * size] = photo
+    return grid

@@ -4,11 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kerastk.datasets.augment import POLICIES
+import numpy as np
+
+from kerastk.datasets.augment import Policy, policy
 from kerastk.datasets.check import Look, check
+from kerastk.datasets.images import photo_grid, to_png
 from kerastk.datasets.manifest import Manifest, settle
 from kerastk.datasets.pipeline import Split
 from kerastk.datasets.source import Source, open_source
+from kerastk.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,29 @@ def open_photos(
             return None
         return Split(
             photos, source.read, classes=manifest.classes, image_size=image_size, resize=resize,
-            batch_size=batch_size, threads=threads, policy=POLICIES[augment] if name == "train" else None, seed=seed,
+            batch_size=batch_size, threads=threads, policy=policy(augment) if name == "train" else None, seed=seed,
         )  # fmt: skip
 
     return PhotoData(look, manifest, made("train"), made("val"), made("test"))
+
+
+def picture(source: Any, augment: str, *, photos: int, views: int, image_size: int, seed: int = 0) -> bytes:
+    """A PNG file: a row for each of some photos, as it is and as `views` epochs of an augmentation show it."""
+    look = check(source if isinstance(source, Source) else open_source(source))
+    if not look.photos:
+        raise DataError(f"there is no readable photo in {look.source.name!r}.")
+    chosen = np.unique(np.linspace(0, len(look.photos) - 1, photos).astype(int))
+
+    def split(policy: Policy | None) -> Split:
+        return Split(
+            [look.photos[number] for number in chosen], look.source.read, classes=look.source.classes,
+            image_size=image_size, resize="crop", batch_size=1, threads=1, policy=policy, seed=seed,
+        )  # fmt: skip
+
+    plain, varied = split(None), split(policy(augment))
+    shown = [
+        part.example(number, epoch)[0]
+        for number in range(len(chosen))
+        for part, epoch in ((plain, 0), *((varied, epoch) for epoch in range(views)))
+    ]
+    return to_png(photo_grid(shown, columns=views + 1))

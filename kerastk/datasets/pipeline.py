@@ -6,6 +6,7 @@ threads and the other photos change neither.
 
 import functools
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -160,34 +161,78 @@ class Split(Rows):
         return (photo.width, photo.height) if self.resize == "crop" else (1, 1)
 
 
-class Mixed(grain.IterDataset):
-    """Batches in which each row has a partner and a share: ((items, partner, share), labels mixed by them).
+Mix = Callable[[np.ndarray, np.random.Generator], tuple[Any, np.ndarray, float]]
+
+
+def paired(strength: float) -> Mix:
+    """For Manifold Mixup: (items, partner, share) in place of a batch's items.
 
     `partner` (batch,) int32 is a permutation of the batch, `share` (batch,) float32 one number from Beta(strength,
-    strength): what becomes of the items, and where, is the network's (`training.phases.FrozenPrefix`). The draws depend
-    on (seed, step) alone; `first` is the number of the first batch since the training began.
+    strength): what becomes of the items, and where, is the network's (`training.phases.FrozenPrefix`).
     """
 
-    def __init__(self, parent: grain.IterDataset, strength: float, seed: int, first: int):
+    def mix(items: np.ndarray, random: np.random.Generator) -> tuple[tuple, np.ndarray, float]:
+        share, partner = random.beta(strength, strength), random.permutation(len(items))
+        return (items, partner.astype(np.int32), np.full(len(items), share, np.float32)), partner, share
+
+    return mix
+
+
+def blended(mixup: float, cutmix: float) -> Mix:
+    """Each photo with a partner's laid over it (MixUp, Zhang et al. 2017, arXiv:1710.09412), or with a box cut from it
+    (CutMix, Yun et al. 2019, arXiv:1905.04899).
+
+    The shares come from Beta(mixup, mixup) and Beta(cutmix, cutmix); a strength of 0 leaves a way out, and of two ways
+    each batch takes one or the other. Photos and what is made of them are (batch, size, size, 3) uint8.
+    """
+
+    def mix(items: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
+        cuts = cutmix > 0 and (mixup == 0 or random.random() < 0.5)
+        strength = cutmix if cuts else mixup
+        share, partner = random.beta(strength, strength), random.permutation(len(items))
+        if not cuts:
+            blend = share * items.astype(np.float32) + (1 - share) * items[partner]
+            return np.round(blend).astype(np.uint8), partner, share
+        high, wide = items.shape[1:3]
+        side = math.sqrt(1 - share)
+        middle = random.uniform(0, high), random.uniform(0, wide)
+        (top, bottom), (left, right) = (
+            (max(0, round(at - side * length / 2)), min(length, round(at + side * length / 2)))
+            for at, length in zip(middle, (high, wide), strict=True)
+        )
+        pasted = items.copy()
+        pasted[:, top:bottom, left:right] = items[partner, top:bottom, left:right]
+        return pasted, partner, 1 - (bottom - top) * (right - left) / (high * wide)
+
+    return mix
+
+
+class Mixed(grain.IterDataset):
+    """Batches whose items are mixed by `mix`, and the labels with them: `share` of the own, the rest of the partner's.
+
+    The draws depend on (seed, step) alone; `first` is the number of the first batch since the training began.
+    """
+
+    def __init__(self, parent: grain.IterDataset, mix: Mix, seed: int, first: int):
         super().__init__(parent)
-        self._strength, self._seed, self._first = strength, seed, first
+        self._mix, self._seed, self._first = mix, seed, first
 
     def __iter__(self) -> grain.DatasetIterator:
-        return _MixedIterator(iter(self._parent), self._strength, self._seed, self._first)
+        return _MixedIterator(iter(self._parent), self._mix, self._seed, self._first)
 
 
 class _MixedIterator(grain.DatasetIterator):
-    def __init__(self, parent: grain.DatasetIterator, strength: float, seed: int, first: int):
+    def __init__(self, parent: grain.DatasetIterator, mix: Mix, seed: int, first: int):
         super().__init__(parent)
-        self._strength, self._seed, self._step = strength, seed, first
+        self._mix, self._seed, self._step = mix, seed, first
 
-    def __next__(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    def __next__(self) -> tuple[Any, np.ndarray]:
         items, labels = next(self._parent)
         random = np.random.default_rng([self._seed, self._step, _MIXING])
         self._step += 1
-        share, partner = np.float32(random.beta(self._strength, self._strength)), random.permutation(len(items))
-        shares = np.full(len(items), share, np.float32)
-        return (items, partner.astype(np.int32), shares), share * labels + (1 - share) * labels[partner]
+        mixed, partner, share = self._mix(items, random)
+        share = np.float32(share)
+        return mixed, share * labels + (1 - share) * labels[partner]
 
     def get_state(self) -> dict:
         return {"parent": self._parent.get_state(), "step": self._step}

@@ -163,7 +163,10 @@ def too_large(model: keras.Model, data: PhotoData) -> str | None:
 
 def phases(recipe: Finetune) -> list[Phase | Probe]:
     """The phases of a resolved recipe."""
-    main = {"epochs": recipe.epochs, "learning_rate": recipe.learning_rate, "warmup_epochs": recipe.warmup_epochs}
+    main = {
+        "epochs": recipe.epochs, "learning_rate": recipe.learning_rate, "warmup_epochs": recipe.warmup_epochs,
+        "mixup": recipe.mixup or 0.0, "cutmix": recipe.cutmix or 0.0,
+    }  # fmt: skip
     if recipe.weights == "none":
         return [Phase(name="all", unfreeze="all", fresh=True, **main)]
     found: list[Phase | Probe] = []
@@ -182,7 +185,8 @@ def phases(recipe: Finetune) -> list[Phase | Probe]:
             )
         )
     if recipe.unfreeze != "head":
-        found.append(Phase(name="finetune", unfreeze=recipe.unfreeze, mixup=recipe.manifold_mixup or 0.0, **main))
+        manifold_mixup = recipe.manifold_mixup or 0.0
+        found.append(Phase(name="finetune", unfreeze=recipe.unfreeze, manifold_mixup=manifold_mixup, **main))
     return found
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kerastk.datasets.photos import PhotoData
-from kerastk.datasets.pipeline import Mixed, Rows
+from kerastk.datasets.pipeline import Mixed, Rows, blended, paired
 from kerastk.errors import Diverged, KerastkError, RunError, Stopped
 from kerastk.evaluation.metrics import log_loss
 from kerastk.evaluation.neighbours import Neighbours
@@ -198,14 +198,17 @@ class Fitting:
         fitted.compile(optimizer=made, **self.objective)
         last = self._done + phase.epochs
         callbacks = self.keeper.callbacks_of(fitted, steps=train.steps, last=last, cached=_described(choice))
+        mix = blended(phase.mixup, phase.cutmix) if phase.blends else None
+        if phase.manifold_mixup:
+            mix = paired(phase.manifold_mixup)
         with self.keeper.signals.deferred():
             # What is left of an epoch is a fit of its own: Keras's epochs are all of one length.
             for first, until, skip in ((epoch, epoch + 1, step), (epoch + 1, last, 0)) if step else ((epoch, last, 0),):
                 if first == until or fitted.stop_training:
                     break
                 batches = train.batches(first, until, skip)
-                if phase.mixup:
-                    batches = Mixed(batches, phase.mixup, train.seed, first * train.steps + skip)
+                if mix is not None:
+                    batches = Mixed(batches, mix, train.seed, first * train.steps + skip)
                 fitted.fit(
                     batches,
                     initial_epoch=first,

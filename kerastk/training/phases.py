@@ -14,7 +14,8 @@ class Phase:
     """A phase that is trained: `unfreeze` is `head`, `all` or a number of stages.
 
     `fresh` means weights that were never trained. With fresh weights batch statistics are live; with pretrained ones
-    every BatchNormalization stays frozen. `mixup` is the strength of Manifold Mixup, 0 for none.
+    every BatchNormalization stays frozen. `manifold_mixup` mixes what the frozen part makes of the photos, `mixup` and
+    `cutmix` the photos themselves: strengths, 0 for none.
     """
 
     name: str
@@ -23,7 +24,14 @@ class Phase:
     learning_rate: float
     warmup_epochs: float
     fresh: bool = False
+    manifold_mixup: float = 0.0
     mixup: float = 0.0
+    cutmix: float = 0.0
+
+    @property
+    def blends(self) -> bool:
+        """Whether the photos of a batch are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +64,7 @@ class FrozenPrefix(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> keras.KerasTensor:
         """Photos (or activations, without `below`) -> (batch, classes) logits.
 
-        In place of photos there may be (photos, partner, share), as `datasets.pipeline.Mixed` gives them: each
+        In place of photos there may be (photos, partner, share), as `datasets.pipeline.paired` gives them: each
         activation is then `share` of its own and the rest of its partner's.
         """
         values, *mixing = inputs if isinstance(inputs, tuple | list) else (inputs,)
@@ -77,7 +85,7 @@ def prepare(model: keras.Model, phase: Phase | Probe, start: keras.KerasTensor |
     """The model to fit in this phase: from photos to logits, with what the phase does not train frozen.
 
     Shares the layers of `model`, so training it trains `model`. With `start`, a tensor at or below the phase's cut, it
-    takes that tensor's values in place of photos. A phase with `mixup` mixes at `cache_cut`, whatever it starts from.
+    takes that tensor's values in place of photos. Manifold Mixup mixes at `cache_cut`, whatever it starts from.
     """
     model.trainable = True
     fresh = isinstance(phase, Phase) and phase.fresh
@@ -89,7 +97,7 @@ def prepare(model: keras.Model, phase: Phase | Probe, start: keras.KerasTensor |
         return logits
     prefix, tail = split_at(logits, cut)
     prefix.trainable = False
-    mixup = isinstance(phase, Phase) and phase.mixup > 0
+    mixup = isinstance(phase, Phase) and phase.manifold_mixup > 0
     if start is cut and not mixup:
         return tail
     deepest = cut if not mixup or start is not None else cache_cut(model, cut).tensor

@@ -90,6 +90,8 @@ def _choice(recipe: Recipe, model: keras.Model, data: PhotoData, phase: Phase) -
     """
     if recipe.cache == "off":
         return Choice(None, reason="as asked")
+    if phase.blends:
+        return Choice(None, reason="the photos of a batch are mixed anew each time (mixup, cutmix)")
     dtype = recipe.cache_dtype or ("bfloat16" if recipe.precision == "bfloat16" else "float16")
     choice = choose(
         model, phase.unfreeze, photos=(len(data.train.photos), len(data.val.photos)), views=recipe.views,

@@ -146,18 +146,6 @@ class Events(keras.callbacks.Callback):
         self.step = state["step"]
 
 
-def photo_grid(photos: Sequence[np.ndarray], columns: int = 8) -> np.ndarray:
-    """Squares of one size side by side, (rows * size, columns * size, 3) uint8; gaps are white."""
-    size = photos[0].shape[0]
-    columns = min(columns, len(photos))
-    rows = -(-len(photos) // columns)
-    grid = np.full((rows * size, columns * size, 3), 255, np.uint8)
-    for number, photo in enumerate(photos):
-        row, column = divmod(number, columns)
-        grid[row * size : (row + 1) * size, column * size : (column + 1) * size] = photo
-    return grid
-
-
 def confusion_picture(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> np.ndarray:
     """The confusion matrix as a picture, (height, width, 3) uint8: rows are the truth, shares by row in colour."""
     from matplotlib.figure import Figure

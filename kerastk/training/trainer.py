@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from kerastk import tasks
+from kerastk.datasets.images import photo_grid
 from kerastk.errors import DataError, KerastkError, RecipeError, RunError, Stopped
 from kerastk.evaluation import scores
 from kerastk.networks.classifier import features_model
@@ -33,7 +34,7 @@ from kerastk.training.phases import release
 from kerastk.training.plan import Plan, plan
 from kerastk.training.signals import Ended, Signals
 from kerastk.training.store import folder_of
-from kerastk.training.tensorboard import Events, Writer, confusion_picture, cut, photo_grid
+from kerastk.training.tensorboard import Events, Writer, confusion_picture, cut
 
 OPTIMISATION = ("weight_decay", "clipnorm", "precision", "layer_decay")
 

@@ -3,8 +3,29 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from kerastk.datasets.augment import POLICIES, Crop, Flip, Jitter, Rotate, generator
+from kerastk.datasets import augment
+from kerastk.datasets.augment import (
+    POLICIES,
+    AugMix,
+    Blur,
+    Crop,
+    Erase,
+    Flip,
+    FlipDown,
+    Grey,
+    Jitter,
+    Policy,
+    RandAugment,
+    Rotate,
+    ShiftPad,
+    TrivialAugment,
+    generator,
+    policy,
+)
+from kerastk.errors import RecipeError
+from kerastk.recipe import AUGMENT_POLICIES, AUGMENT_STEPS, Finetune
 
 
 class Fixed:
@@ -180,3 +201,188 @@ def test_policies_are_ordered_by_strength(picture):
     assert POLICIES["none"].crop is None
     for lighter, stronger in itertools.pairwise(("light", "strong")):
         assert math.prod(POLICIES[lighter].crop.scale) > math.prod(POLICIES[stronger].crop.scale)
+
+
+class Chosen(Fixed):
+    """Fixed draws, and whole numbers from a list."""
+
+    def __init__(self, *numbers, **options):
+        super().__init__(**options)
+        self.numbers = list(numbers)
+
+    def integers(self, low, high=None, size=None, *rest, **options):
+        if size is None:
+            return self.numbers.pop(0)
+        if isinstance(size, int):
+            return np.array([self.numbers.pop(0) for _ in range(size)])
+        return np.random.default_rng(0).integers(low, high, size, *rest)
+
+
+@pytest.fixture
+def square(picture):
+    return picture(3, width=64, height=64)
+
+
+def test_flip_down_turns_top_and_bottom(square):
+    assert np.array_equal(FlipDown()(square, Fixed(share=0.1)), square[::-1])
+    assert np.array_equal(FlipDown()(square, Fixed(share=0.9)), square)
+
+
+@pytest.mark.parametrize(("down", "across"), [(4, 0), (-4, 0), (0, 3), (2, -1), (0, 0)])
+def test_shift_pad_moves_the_photo_and_is_black_where_it_was_not(square, down, across):
+    moved = ShiftPad(0.125)(square, Chosen(down, across))
+    size = len(square)
+    expected = np.zeros_like(square)
+    for row in range(size):
+        for column in range(size):
+            if 0 <= row - down < size and 0 <= column - across < size:
+                expected[row, column] = square[row - down, column - across]
+    assert np.array_equal(moved, expected)
+
+
+def test_grey_takes_the_colour_and_keeps_the_brightness(square):
+    grey = Grey(1.0)(square, np.random.default_rng(0))
+    assert np.array_equal(grey[..., 0], grey[..., 1])
+    assert np.array_equal(grey[..., 0], grey[..., 2])
+    assert np.abs(grey[..., 0] - square @ [0.299, 0.587, 0.114]).max() <= 1
+    assert Grey(0.0)(square, np.random.default_rng(0)) is square
+
+
+def test_blur_keeps_the_mean_and_takes_the_contrast():
+    picture = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    blurred = Blur(1.0, (7.0, 7.0))(picture, np.random.default_rng(0))
+    assert abs(blurred.mean() - picture.mean()) < 2
+    assert blurred.std() < 0.2 * picture.std()
+
+
+def test_erase_puts_noise_into_one_box_of_the_size_and_shape_asked_for():
+    black = np.zeros((100, 100, 3), np.uint8)
+    shares, ratios = [], []
+    for number in range(200):
+        erased = Erase(1.0)(black, np.random.default_rng(number)).any(axis=2)
+        rows, columns = np.flatnonzero(erased.any(axis=1)), np.flatnonzero(erased.any(axis=0))
+        high, wide = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+        # Of the noise hardly a pixel is black.
+        assert erased.sum() > 0.99 * high * wide
+        shares.append(high * wide / 10_000)
+        ratios.append(high / wide)
+    assert 0.015 < min(shares) < 0.04
+    assert 0.28 < max(shares) < 0.36
+    assert 0.25 < min(ratios) < 0.5
+    assert 2 < max(ratios) < 3.8
+    assert not black.any()
+
+
+def _sums(step, square, count=400):
+    return {int(step(square, np.random.default_rng(number)).astype(np.int64).sum()) for number in range(count)}
+
+
+def test_randaugment_grows_with_its_magnitude_and_uses_all_operations(square):
+    def change(magnitude):
+        made = [RandAugment(2, magnitude)(square, np.random.default_rng(number)) for number in range(150)]
+        return np.mean([np.abs(each.astype(int) - square).mean() for each in made])
+
+    assert change(3) < change(9) < change(25)
+    # With one operation: that without effect, those without a strength, and two signs of the others but two.
+    found = {RandAugment(1, 9)(square, np.random.default_rng(number)).tobytes() for number in range(600)}
+    assert len(found) >= 14 + 9 - 2
+
+
+@pytest.mark.parametrize("name", sorted(augment._RAND_STRENGTHS))
+def test_each_operation_of_randaugment_does_what_its_name_says(square, name):
+    strength = augment._RAND_STRENGTHS[name] / 2
+    image = Image.fromarray(square)
+    found = np.asarray(augment._OPERATIONS[name](image, strength)).astype(int)
+    before = square.astype(int)
+    size = len(square)
+    if name == "identity":
+        assert np.array_equal(found, before)
+    elif name == "autocontrast":
+        assert (found.min(), found.max()) == (0, 255)
+    elif name == "equalize":
+        assert len(np.unique(found[..., 0])) <= 256
+        assert abs(np.median(found[..., 0]) - 128) < 20
+    elif name == "posterize":
+        assert set(np.unique(found % 2 ** round(strength))) == {0}
+        assert np.abs(found - before).max() < 2 ** round(strength)
+    elif name == "solarize":
+        bright = before >= 128
+        assert np.array_equal(found[bright], 255 - before[bright])
+        assert np.array_equal(found[~bright], before[~bright])
+    elif name == "brightness":
+        assert np.abs(found - np.clip(before * (1 + strength), 0, 255)).max() <= 1
+    elif name in ("colour", "contrast", "sharpness"):
+        assert np.abs(found - before).mean() > 0.2
+        assert found.std() >= before.std() - 1
+    elif name == "translate-x":
+        moved = round(strength * size)
+        assert np.abs(found[4:-4, : size - moved - 4] - before[4:-4, moved : size - 4]).mean() < 8
+    elif name == "translate-y":
+        moved = round(strength * size)
+        assert np.abs(found[: size - moved - 4, 4:-4] - before[moved : size - 4, 4:-4]).mean() < 8
+    else:
+        # The middle of a photo that is turned or sheared stays, its corners do not.
+        middle = slice(size // 2 - 1, size // 2 + 1)
+        assert np.abs(found[middle, middle] - before[middle, middle]).mean() < 40
+        assert np.abs(found - before)[:4, :4].mean() > 0
+
+
+def test_trivialaugment_does_one_operation_of_any_strength(square):
+    assert len(_sums(TrivialAugment(), square)) > 150
+
+
+def test_augmix_stays_between_the_photo_and_its_chains():
+    flat = np.full((32, 32, 3), 100, np.uint8)
+
+    class Whole(np.random.Generator):
+        def beta(self, *given):
+            return self.share
+
+    for share in (0.0, 1.0):
+        random = Whole(np.random.PCG64(3))
+        random.share = share
+        mixed = AugMix()(np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8), random)
+        plain = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8)
+        assert np.array_equal(mixed, plain) == (share == 0.0)
+    assert AugMix()(flat, np.random.default_rng(0)).shape == (32, 32, 3)
+
+
+def test_a_policy_by_hand_is_the_steps_in_their_order():
+    made = policy("crop:0.3,flip,jitter:0.2:0.1,erase:0.5")
+    assert made == Policy(Crop((0.3, 1.0)), (Flip(), Jitter(0.2, 0.2, 0.2, 0.1), Erase(0.5)))
+    assert made.flips
+    assert not policy("rotate,flip-down").flips
+
+
+def test_the_recipe_knows_the_same_policies_and_steps_with_the_same_numbers():
+    assert tuple(POLICIES) == AUGMENT_POLICIES
+    assert set(augment.STEPS) == set(AUGMENT_STEPS)
+    for name, ranges in AUGMENT_STEPS.items():
+        for end in (0, -1):
+            policy(":".join([name, *(str(limits[end]) for limits in ranges)]))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("crop,flp", r"no step 'flp' .* Did you mean flip\?"),
+        ("light,flip", r"no step 'light' \(a policy stands alone"),
+        ("flip,flip", "flip stands there twice"),
+        ("crop:2", r"crop takes a number from 0\.01 to 1; got '2'"),
+        ("rotate:nan", "rotate takes a number from 0 to 180; got 'nan'"),
+        ("trivialaugment:3", "trivialaugment takes at most 0 numbers"),
+        ("randaugment:1.5", r"randaugment takes a whole number from 1 to 14; got '1\.5'"),
+        ("", "no step ''"),
+    ],
+)
+def test_what_is_no_augmentation_is_refused(text, said):
+    with pytest.raises(RecipeError, match=said):
+        Finetune(augment=text)
+
+
+def test_a_list_of_steps_is_the_same_as_a_text():
+    assert Finetune(augment=["crop", "flip", "jitter:0.3"]).augment == "crop,flip,jitter:0.3"
+
+
+def test_digits_and_text_are_not_mirrored():
+    assert not POLICIES["upright"].flips

@@ -10,7 +10,7 @@ from kerastk.datasets.augment import POLICIES
 from kerastk.datasets.check import Photo
 from kerastk.datasets.images import decode, to_png
 from kerastk.datasets.photos import open_photos
-from kerastk.datasets.pipeline import Mixed, Split, epoch_order
+from kerastk.datasets.pipeline import Mixed, Split, blended, epoch_order, paired
 from kerastk.errors import DataError
 
 SIZE = 16
@@ -146,7 +146,7 @@ def test_without_its_first_batches_a_pass_is_as_with_them(split, skip):
 
 
 def mixed(split, strength=0.4, *, seed=0, skip=0):
-    return list(Mixed(split.batches(0, 2, skip), strength, seed, skip))
+    return list(Mixed(split.batches(0, 2, skip), paired(strength), seed, skip))
 
 
 def test_mixing_gives_each_row_a_partner_and_mixes_the_labels(split):
@@ -172,6 +172,65 @@ def test_the_draws_of_mixing_go_by_seed_and_step_alone(split):
     assert draws(skip=1) == draws()[1:]
     assert draws(seed=1) != draws()
     assert len({share for _, share in draws()}) == len(draws())
+
+
+def blends(mixup, cutmix, count=50):
+    """Made photos, their partners and shares, of a batch of noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (5, 20, 20, 3), np.uint8)
+    return noise, [blended(mixup, cutmix)(noise, np.random.default_rng(number)) for number in range(count)]
+
+
+def test_mixup_lays_a_partner_over_each_photo():
+    noise, found = blends(0.4, 0)
+    for made, partner, share in found:
+        assert made.dtype == np.uint8
+        assert sorted(partner) == list(range(5))
+        assert np.abs(made - (share * noise + (1 - share) * noise[partner].astype(float))).max() <= 0.501
+    # Beta(0.4, 0.4): mostly the one or the other photo.
+    shares = np.array([share for _, _, share in found])
+    assert 0.3 < shares.mean() < 0.7
+    assert ((shares < 0.25) | (shares > 0.75)).mean() > 0.5
+
+
+def test_cutmix_puts_one_box_of_the_partner_in_and_its_area_is_the_share():
+    noise, found = blends(0, 1.0)
+    for made, partner, share in found:
+        foreign = np.zeros((20, 20), bool)
+        moved = [number for number in range(5) if partner[number] != number]
+        foreign[(made != noise)[moved].any(axis=(0, 3))] = True
+        rows, columns = np.flatnonzero(foreign.any(axis=1)), np.flatnonzero(foreign.any(axis=0))
+        assert foreign.sum() == len(rows) * len(columns)
+        assert share == pytest.approx(1 - foreign.mean())
+        assert np.array_equal(made[:, foreign], noise[partner][:, foreign])
+    # Beta(1, 1) is uniform; a box that the border cuts is smaller.
+    shares = np.array([share for _, _, share in found])
+    assert shares.min() < 0.2
+    assert 0.5 < shares.mean() < 0.75
+
+
+def test_the_labels_are_mixed_as_the_photos_are(split):
+    training = split(policy="none", batch_size=5)
+    for number, ((images, labels), (made, soft)) in enumerate(
+        zip(batches(training, 0, 2), Mixed(training.batches(0, 2), blended(0.4, 1.0), 0, 0), strict=True)
+    ):
+        random = np.random.default_rng([0, number, 0x6D6978])
+        expected, partner, share = blended(0.4, 1.0)(images, random)
+        assert np.array_equal(made, expected)
+        assert soft.dtype == np.float32
+        np.testing.assert_allclose(soft, share * labels + (1 - share) * labels[partner], atol=1e-6)
+
+
+def test_of_both_each_batch_takes_one_and_photos_of_one_colour_tell_which():
+    grey = np.stack([np.full((16, 16, 3), value, np.uint8) for value in (10, 90, 170, 250)])
+    kinds = []
+    for number in range(200):
+        made, partner, share = blended(0.5, 0.5)(grey, np.random.default_rng(number))
+        assert sorted(partner) == [0, 1, 2, 3]
+        assert 0 <= share <= 1
+        own = {10, 90, 170, 250}
+        kinds.append(set(np.unique(made).tolist()) <= own)
+    # A blend by almost nothing or almost all rounds to one of the colours too.
+    assert 0.4 < np.mean(kinds) < 0.75
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -124,7 +124,7 @@ def test_what_is_fitted_gives_the_logits_of_the_model(model):
 
 @pytest.mark.parametrize("cached", [False, True], ids=["photos", "activations"])
 def test_manifold_mixup_mixes_what_the_frozen_part_makes_of_the_photos(model, cached):
-    phase = _phase(1, mixup=0.4)
+    phase = _phase(1, manifold_mixup=0.4)
     kept = cache_cut(model, cut_for(model, 1)).tensor
     activations = np.asarray(keras.Model(model.input, kept)(PHOTOS))
     partner, share = np.array([3, 0, 7, 1, 2, 5, 4, 6], np.int32), np.full(8, 0.3, np.float32)
