@@ -113,6 +113,18 @@ class Recipe:
         None, "Stop a phase after so many epochs without a better validation cross-entropy.",
         group="training", auto="5; 15 with --weights none", unit="epochs", low=1, high=100_000,
     )  # fmt: skip
+    min_delta: float | None = option(
+        None, "What counts as better: a validation cross-entropy lower by more than this.", group="training", auto="0",
+        low=0, high=100,
+    )  # fmt: skip
+    start_from_epoch: int | None = option(
+        None, "Epochs of a phase before the patience counts.", group="training", auto="0", unit="epochs",
+        low=0, high=100_000,
+    )  # fmt: skip
+    time: str | None = option(
+        None, "Stop training so that the whole run, its test included, takes no longer: 90s, 10m, 1h30m. The time "
+        "before an interruption counts.", group="training", auto="no limit",
+    )  # fmt: skip
     precision: str = option(
         "auto", "Arithmetic of the layers. auto: bfloat16 on a GPU that has it, float16 on an older one, float32 on "
         "a CPU.", group="training", choices=("auto", "float32", "bfloat16", "float16"),
@@ -134,6 +146,8 @@ class Recipe:
             object.__setattr__(self, field.name, _checked(field, _kind(type(self), field), getattr(self, field.name)))
         if self.split is not None:
             split_fractions(self.split)
+        if self.time is not None:
+            seconds(self.time)
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "gpu") or (number and not (kind == "gpu" and number.isdecimal())):
             raise RecipeError(f"device must be auto, cpu, gpu or gpu:N; got {_shown(self.device)}.")
@@ -290,6 +304,9 @@ class Finetune(Recipe):
                 self._refuse(
                     (
                         "patience",
+                        "min_delta",
+                        "start_from_epoch",
+                        "time",
                         "weight_decay",
                         "clipnorm",
                         "label_smoothing",
@@ -363,6 +380,8 @@ class Finetune(Recipe):
         if not self.head_alone or values.get("probe") == "train":
             values["epoch_parts"] = _or(self.epoch_parts, 1)
             values["patience"] = _or(self.patience, 15 if fresh else 5)
+            values["min_delta"] = _or(self.min_delta, 0.0)
+            values["start_from_epoch"] = _or(self.start_from_epoch, 0)
             values["weight_decay"] = _or(self.weight_decay, 0.05)
             values["clipnorm"] = _or(self.clipnorm, 1.0)
             values["label_smoothing"] = _or(self.label_smoothing, 0.1)
@@ -415,6 +434,15 @@ def check_augmentation(text: str) -> None:
     for name in names:
         if names.count(name) > 1:
             raise RecipeError(f"augment: {name} stands there twice; once is enough.")
+
+
+def seconds(text: str) -> int:
+    """`1h30m` in seconds: hours, minutes and seconds, in this order; each may be left out."""
+    match = re.fullmatch(r"(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?", text.replace(" ", ""), re.ASCII)
+    found = sum(int(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
+    if found == 0:
+        raise RecipeError(f"time must be hours, minutes and seconds like 90s, 10m or 1h30m; got {_shown(text)}.")
+    return found
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from kerastk.errors import RecipeError
-from kerastk.recipe import Finetune, construct, dump, load, size_bytes, split_fractions
+from kerastk.recipe import Finetune, construct, dump, load, seconds, size_bytes, split_fractions
 from kerastk.storage import write_atomic
 
 
@@ -80,6 +80,11 @@ def test_a_recipe_is_frozen():
             ({"cache_size": text}, f"cache_size must be a number of bytes like 500MB or 20GB; got {text!r}")
             for text in ("lots", "", "0", "0.0GB", "-1GB", "1e9", "nan", "20 XB", "20GBB", "GB", "9" * 40)
         ),
+        *(
+            ({"time": text}, f"time must be hours, minutes and seconds like 90s, 10m or 1h30m; got {text!r}")
+            for text in ("", "10", "0m", "m", "1m2h", "-1m", "1.5h", "forever", "9" * 50 + "s")
+        ),
+        ({"min_delta": -1.0}, "min_delta must be at least 0"),
         ({"data": "a\0b"}, "NUL"),
     ],
 )
@@ -90,7 +95,7 @@ def test_a_wrong_value_is_refused_with_what_would_work(values, said):
 
 
 CACHED = ("views", "cache_size", "cache_dtype")
-TRAINED = ("patience", "weight_decay", "clipnorm", "label_smoothing", "dropout")
+TRAINED = ("patience", "min_delta", "start_from_epoch", "weight_decay", "clipnorm", "label_smoothing", "dropout")
 MAIN = ("epochs", "learning_rate", "warmup_epochs")
 HEAD = ("head_epochs", "head_learning_rate")
 MIXED = ("manifold_mixup", "mixup", "cutmix")
@@ -100,6 +105,7 @@ VALUES = {
     "label_smoothing": 0.1, "dropout": 0.3, "epochs": 3, "learning_rate": 0.1, "warmup_epochs": 1.0, "head_epochs": 2,
     "head_learning_rate": 0.1, "unfreeze": "all", "probe": "solve", "layer_decay": 0.5, "cache": "folder",
     "max_bad": 0.1, "manifold_mixup": 0.2, "mixup": 0.2, "cutmix": 1.0, "epoch_parts": 2,
+    "min_delta": 0.01, "start_from_epoch": 2, "time": "10m",
 }  # fmt: skip
 # What each kind of recipe does not use.
 UNUSED = [
@@ -112,8 +118,8 @@ UNUSED = [
     # Nothing but the head is fitted.
     ({"unfreeze": "head", "probe": "train"}, (*MAIN, "layer_decay", *MIXED)),
     # And that is done at once.
-    ({"unfreeze": "head"}, (*MAIN, *HEAD, *TRAINED, *SOLVED)),
-    ({"unfreeze": "head", "probe": "solve"}, (*MAIN, *HEAD, *TRAINED, *SOLVED)),
+    ({"unfreeze": "head"}, (*MAIN, *HEAD, *TRAINED, *SOLVED, "time")),
+    ({"unfreeze": "head", "probe": "solve"}, (*MAIN, *HEAD, *TRAINED, *SOLVED, "time")),
     ({"head": "svm"}, (*MAIN, *HEAD, *TRAINED, *SOLVED, "probe")),
     ({"head": "knn"}, (*MAIN, *HEAD, *TRAINED, *SOLVED, "probe")),
     # Nothing of what is trained is frozen.
@@ -177,6 +183,14 @@ def test_what_a_run_uses_is_taken(values):
 def test_a_size_is_read_in_decimal_units(text, size):
     assert size_bytes(text) == size
     assert Finetune(cache_size=text).cache_size == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1h 1m 1s", 3661), ("2h", 7200)]
+)
+def test_a_time_is_read_in_hours_minutes_and_seconds(text, expected):
+    assert seconds(text) == expected
+    assert Finetune(time=text).time == text
 
 
 def test_float16_on_a_cpu_is_refused():

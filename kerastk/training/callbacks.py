@@ -25,17 +25,18 @@ class Validation(keras.callbacks.Callback):
 
     `val_cross_entropy` is that of the calibrated model: its logits divided by the temperature that fits the split best.
     Else label smoothing, which makes a network less sure than it is right, would decide which model is best.
-    `rows` is set before each phase.
+    `rows` is set before each phase; `seconds` is what the last look took.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.rows: Rows | None = None
         self.temperature = 1.0
+        self.seconds = 0.0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Ask the model about all validation photos."""
-        truth = self.rows.truth
+        begin, truth = time.perf_counter(), self.rows.truth
         logits = of_rows(self.model, self.rows)
         one_hot = np.eye(logits.shape[1], dtype=np.float32)[truth]
         self.temperature = temperature(logits, truth)
@@ -44,39 +45,45 @@ class Validation(keras.callbacks.Callback):
             MONITOR: cross_entropy(logits / self.temperature, truth),
             "val_loss": float(self.model.compute_loss(None, one_hot, logits)),
         }
+        self.seconds = time.perf_counter() - begin
 
 
 class Best(keras.callbacks.Callback):
     """Keeps the weights with the lowest validation cross-entropy over all phases, and stops a phase without progress.
 
-    One object serves the whole run; `on_train_begin` starts the patience anew, but never forgets the best.
+    One object serves the whole run; `on_train_begin` starts the patience anew, but never forgets the best. Of a phase
+    the first `start_from_epoch` epochs and a progress of no more than `min_delta` do not count for the patience.
     `source` is the whole model (the one that is fitted may be a part of it). What is kept is the calibrated model: its
     head's weights are divided by the temperature that `validation` found.
     """
 
-    def __init__(self, source: keras.Model, validation: Validation, patience: int):
+    def __init__(
+        self, source: keras.Model, validation: Validation, patience: int, *, min_delta: float = 0.0,
+        start_from_epoch: int = 0,
+    ):  # fmt: skip
         super().__init__()
         self.source = source
         self.validation = validation
-        self.patience = patience
+        self.patience, self.min_delta, self.start_from_epoch = patience, min_delta, start_from_epoch
         self.value = float("inf")
         self.epoch: int | None = None
         self.temperature = 1.0
         self._weights: list[np.ndarray] = []
         self._phase_value = float("inf")
-        self._waited = 0
+        self._phase_epochs, self._waited = 0, 0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """A phase begins."""
-        self._phase_value, self._waited = float("inf"), 0
+        self._phase_value, self._phase_epochs, self._waited = float("inf"), 0, 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Compare, keep, count."""
         value = float((logs or {})[MONITOR])
         self.consider(value, epoch + 1, self.validation.temperature)
-        if value < self._phase_value:
+        self._phase_epochs += 1
+        if value < self._phase_value - self.min_delta:
             self._phase_value, self._waited = value, 0
-        else:
+        elif self._phase_epochs > self.start_from_epoch:
             self._waited += 1
             if self._waited >= self.patience:
                 self.model.stop_training = True
@@ -103,7 +110,7 @@ class Best(keras.callbacks.Callback):
         for name in self._KEPT:
             setattr(self, name, state[name])
 
-    _KEPT = ("value", "epoch", "temperature", "_weights", "_phase_value", "_waited")
+    _KEPT = ("value", "epoch", "temperature", "_weights", "_phase_value", "_phase_epochs", "_waited")
 
 
 class Guard(keras.callbacks.Callback):
@@ -135,21 +142,59 @@ class Guard(keras.callbacks.Callback):
         raise Diverged(f"{what}, learning rate {rate:.2g}; try --learning-rate {rate / 10:.1g} or --precision float32")
 
 
+class Deadline(keras.callbacks.Callback):
+    """Stops the training, in the middle of an epoch if need be, so that the run is over `limit` seconds after it began.
+
+    `reserve` is how many of these seconds measuring and writing will take. What was trained is validated, as after a
+    whole epoch. `up` says that it has stopped the training.
+    """
+
+    def __init__(self, limit: float, rows: "EpochRows", validation: Validation):
+        super().__init__()
+        self.limit, self.reserve, self.up = limit, 0.0, False
+        self._rows, self._validation = rows, validation
+
+    @property
+    def near(self) -> bool:
+        """Whether there is no time for another batch."""
+        return self._rows.spent + self._validation.seconds + self.reserve >= self.limit
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Look at the clock."""
+        self._look()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Look at the clock, the last validation in mind."""
+        self._look()
+
+    def _look(self) -> None:
+        if self.near:
+            self.up = self.model.stop_training = True
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"up": self.up}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What a checkpoint kept."""
+        self.up = state["up"]
+
+
 class EpochRows(keras.callbacks.Callback):
     """Makes a row of figures at the end of each epoch and hands it to each of `sinks`.
 
     `phase` and `split` are set before each phase. A row holds phase, epoch (from 1, over all phases), seconds,
     learning_rate (the larger of the epoch's first and last), photos_per_second, wait_share (of the training time,
-    waiting for data) and Keras's losses and metrics.
+    waiting for data) and Keras's losses and metrics. `started` is when the run began, by `time.perf_counter`.
     """
 
-    def __init__(self, sinks: list[Callable[[dict], None]]):
+    def __init__(self, sinks: list[Callable[[dict], None]], started: float | None = None):
         super().__init__()
         self.split: Rows | None = None
         self.sinks = sinks
         self.phase = ""
         self.rows: list[dict] = []
-        self._started, self._before = time.perf_counter(), 0.0
+        self._started, self._before = time.perf_counter() if started is None else started, 0.0
 
     @property
     def spent(self) -> float:
@@ -158,7 +203,7 @@ class EpochRows(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Start the clock."""
-        self._begin, self._trained = time.perf_counter(), 0.0
+        self._begin, self._trained, self._batches = time.perf_counter(), 0.0, 0
         self._rate = learning_rate(self.model.optimizer)
         self.split.waited = 0.0
 
@@ -166,18 +211,23 @@ class EpochRows(keras.callbacks.Callback):
         """What a checkpoint keeps: all rows, and in the middle of an epoch what its row will need."""
         state: dict[str, Any] = {"rows": self.rows, "spent": self.spent}
         if self.split is not None:
-            state |= {"rate": self._rate, "seconds": time.perf_counter() - self._begin, "waited": self.split.waited}
+            state |= {
+                "rate": self._rate, "batches": self._batches, "seconds": time.perf_counter() - self._begin,
+                "waited": self.split.waited,
+            }  # fmt: skip
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """What a checkpoint kept; in the middle of an epoch to be called after its beginning."""
         self.rows[:], self._before = state["rows"], state["spent"]
         if self.split is not None:
-            self._rate, self._begin = state["rate"], time.perf_counter() - state["seconds"]
+            self._rate, self._batches = state["rate"], state["batches"]
+            self._begin = time.perf_counter() - state["seconds"]
             self.split.waited = state["waited"]
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """The training half of the epoch ends with its last batch."""
+        self._batches += 1
         self._trained, self._waited = time.perf_counter() - self._begin, self.split.waited
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -188,7 +238,7 @@ class EpochRows(keras.callbacks.Callback):
                 "epoch": epoch + 1,
                 "seconds": time.perf_counter() - self._begin,
                 "learning_rate": max(self._rate, learning_rate(self.model.optimizer)),
-                "photos_per_second": self.split.steps * self.split.batch_size / self._trained,
+                "photos_per_second": self._batches * self.split.batch_size / self._trained,
                 "wait_share": min(1.0, self._waited / self._trained),
                 **{key: float(value) for key, value in (logs or {}).items()},
             }

@@ -15,6 +15,7 @@ from kerastk.datasets.pipeline import Mixed, Rows, blended, paired
 from kerastk.errors import Diverged, KerastkError, RunError, Stopped
 from kerastk.evaluation.metrics import log_loss
 from kerastk.evaluation.neighbours import Neighbours
+from kerastk.evaluation.scores import of_batch
 from kerastk.networks.cuts import TRAINING_WORK, features, kept_values
 from kerastk.screen import Screen
 from kerastk.training import probe
@@ -29,12 +30,15 @@ from kerastk.training.cache import (
     cached_splits,
     shown_views,
 )
-from kerastk.training.callbacks import MONITOR, Best, EpochRows, Validation
+from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Validation
 from kerastk.training.device import batch_that_fits, out_of_memory
 from kerastk.training.keeper import Keeper
 from kerastk.training.phases import Phase, Probe, optimizer, prepare, quicken_statistics
 from kerastk.training.signals import Ended
 from kerastk.training.store import Overflow
+
+# Seconds for the model, the figures and the pictures of a run, over and above measuring it.
+_WRITING = 5.0
 
 
 @dataclass
@@ -59,6 +63,7 @@ class Fitting:
     rows: EpochRows
     screen: Screen
     keeper: Keeper
+    deadline: Deadline | None = None
     neighbours: Neighbours | None = None
     ended: Ended | Diverged | None = None
     _momenta: dict[str, float] = field(default_factory=dict)
@@ -75,10 +80,14 @@ class Fitting:
         try:
             for number, phase in enumerate(phases):
                 if self.keeper.reaches(number):
+                    if self._no_time(phase):
+                        raise Ended("--time is up")
                     self.rows.phase = phase.name
                     self._one(phase)
                     if self.neighbours is None:
                         self.best.restore()
+                    if self.deadline is not None and self.deadline.up:
+                        raise Ended("--time is up")
                 self._done += phase.epochs
         except (Ended, Diverged) as reason:
             if self.best.epoch is None:
@@ -111,6 +120,21 @@ class Fitting:
             self.screen.warn(f"{error}; going on without it.")
             self._without_cache(str(error))
             carry_out(phase)
+
+    def _no_time(self, phase: Phase | Probe) -> bool:
+        """Whether the time is up before a phase; it is not while there is no model to keep."""
+        if self.deadline is None or isinstance(phase, Probe):
+            return False
+        photos = len(self.data.val.photos) + (0 if self.data.test is None else len(self.data.test.photos))
+        images = next(iter(self.data.val.batches(0, 1)))[0]
+        # The first call compiles.
+        for _ in range(2):
+            begin = time.perf_counter()
+            of_batch(self.model, images, self.data.val.batch_size)
+            seconds = time.perf_counter() - begin
+        batches = -(-photos // self.data.val.batch_size)
+        self.deadline.reserve = 1.25 * seconds * batches + _WRITING
+        return self.best.epoch is not None and self.keeper.state is None and self.deadline.near
 
     def _too_large(self) -> KerastkError:
         """The error where the device's memory is full."""

@@ -1,6 +1,7 @@
 """What a run will do, settled before anything is trained or written."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class Plan:
     notes: list[str]
     # What an automatic name begins with; None where the user gave one.
     stem: str | None
+    # By `time.perf_counter`.
+    begun: float
 
     @property
     def folder(self) -> Path:
@@ -49,7 +52,7 @@ def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False,
     With `dry` pretrained weights are not fetched. With a `run` the recipe is that run's, and photos that it knows stay
     in their splits.
     """
-    task = tasks.of(recipe)
+    begun, task = time.perf_counter(), tasks.of(recipe)
     recipe = task.settle_base(recipe)
     if run is None and recipe.name is not None and (Path(recipe.runs) / recipe.name).exists():
         raise RunError(f"the run {str(Path(recipe.runs) / recipe.name)!r} exists already; choose another --name.")
@@ -79,7 +82,7 @@ def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False,
         notes = []
         if resolved.probe == "train" and recipe.probe != "train":
             notes.append(f"the head is trained in minibatches, not solved: {task.too_large(model, opened)}")
-    return Plan(resolved, opened, model, phases, choices, device, reason, trainable, notes, stem)
+    return Plan(resolved, opened, model, phases, choices, device, reason, trainable, notes, stem, begun)
 
 
 def _choice(recipe: Recipe, model: keras.Model, data: PhotoData, phase: Phase) -> Choice:

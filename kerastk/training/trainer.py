@@ -20,12 +20,12 @@ from kerastk.datasets.images import photo_grid
 from kerastk.errors import DataError, KerastkError, RecipeError, RunError, Stopped
 from kerastk.evaluation import scores
 from kerastk.networks.classifier import features_model
-from kerastk.recipe import CACHE_SIZE, Recipe, size_bytes
+from kerastk.recipe import CACHE_SIZE, Recipe, seconds, size_bytes
 from kerastk.run import Run
 from kerastk.screen import Screen
 from kerastk.training import resuming
 from kerastk.training.cache import Activations
-from kerastk.training.callbacks import MONITOR, Best, EpochRows, Guard, Validation
+from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Guard, Validation
 from kerastk.training.checkpoint import Checkpoints
 from kerastk.training.device import set_precision
 from kerastk.training.fitting import Fitting
@@ -191,8 +191,13 @@ def _execute(
     writer = Writer(run.events)
     events = Events(writer, data.train.steps)
     validation = Validation()
-    best = Best(model, validation, recipe.patience)
-    rows = EpochRows([events.row, screen.epoch])
+    best = Best(
+        model, validation, recipe.patience, min_delta=recipe.min_delta or 0.0,
+        start_from_epoch=recipe.start_from_epoch or 0,
+    )  # fmt: skip
+    rows = EpochRows([events.row, screen.epoch], plan.begun)
+    deadline = None if recipe.time is None else Deadline(seconds(recipe.time), rows, validation)
+    watching = [] if deadline is None else [deadline]
     rows.sinks.append(lambda row: run.write_log(rows.rows))
     try:
         if state is None:
@@ -213,11 +218,12 @@ def _execute(
                 rows=rows,
                 validation=validation,
                 screen=screen,
+                deadline=deadline,
                 keeper=Keeper(
                     Checkpoints(run.checkpoint),
                     signals,
                     model,
-                    [validation, Guard(), best, events, rows, screen.batches(), *callbacks],
+                    [validation, Guard(), best, *watching, events, rows, screen.batches(), *callbacks],
                     parts=recipe.epoch_parts or 1,
                     data=data.manifest.sha256,
                     classes=len(data.classes),
