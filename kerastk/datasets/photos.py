@@ -73,6 +73,7 @@ def open_photos(
         return Split(
             photos, source.read, classes=manifest.classes, image_size=image_size, resize=resize,
             batch_size=batch_size, threads=threads, policy=policy(augment) if name == "train" else None, seed=seed,
+            balanced=balanced,
         )  # fmt: skip
 
     return PhotoData(look, manifest, made("train"), made("val"), made("test"))

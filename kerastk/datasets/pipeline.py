@@ -29,19 +29,36 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
+def balanced_order(truth: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """As many photos as there are, each class as often as every other (to within one), in a random order.
+
+    `truth` is (photos,) class numbers. Those of a small class come several times before those of a large one have all
+    been seen. Depends on (truth, seed, epoch) alone.
+    """
+    random = np.random.default_rng([seed, epoch])
+    classes = [random.permutation(np.flatnonzero(truth == number)) for number in np.unique(truth)]
+    counts = np.full(len(classes), len(truth) // len(classes))
+    counts[random.permutation(len(classes))[: len(truth) % len(classes)]] += 1
+    return random.permutation(np.concatenate([np.resize(*each) for each in zip(classes, counts, strict=True)]))
+
+
 class Rows:
     """Labelled items in batches; a subclass says what a batch holds (`batches`).
 
     In training the order is a new one each epoch, and all batches are full: the last one of an epoch is filled up with
-    items from the epoch's start. Else they come in their own order, with a shorter last batch.
+    items from the epoch's start; with `balanced` each class comes as often as every other. Else they come in their own
+    order, with a shorter last batch.
 
     `waited` counts the seconds that the consumer of `batches` waited; `failure` is the error that ended one, if any.
     """
 
-    def __init__(self, photos: Sequence[Photo], classes: Sequence[str], *, batch_size: int, training: bool, seed: int):
+    def __init__(
+        self, photos: Sequence[Photo], classes: Sequence[str], *, batch_size: int, training: bool, seed: int,
+        balanced: bool = False,
+    ):  # fmt: skip
         self.photos = list(photos)
         self.classes = list(classes)
-        self.training = training
+        self.training, self.balanced = training, balanced
         self.batch_size = min(batch_size, len(self.photos))
         self.seed = seed
         self.failure: DataError | None = None
@@ -53,7 +70,7 @@ class Rows:
         """Batches an epoch."""
         return -(-len(self.photos) // self.batch_size)
 
-    @property
+    @functools.cached_property
     def truth(self) -> np.ndarray:
         """(photos,) int64: each photo's class number, in the order of an unshuffled pass."""
         return np.array([self._index[photo.label] for photo in self.photos], np.int64)
@@ -62,7 +79,11 @@ class Rows:
         """Which photo stands at each place of an epoch."""
         if not self.training:
             return np.arange(len(self.photos))
-        return np.resize(epoch_order(len(self.photos), self.seed, epoch), self.steps * self.batch_size)
+        if self.balanced:
+            order = balanced_order(self.truth, self.seed, epoch)
+        else:
+            order = epoch_order(len(self.photos), self.seed, epoch)
+        return np.resize(order, self.steps * self.batch_size)
 
     def batches(self, first: int, last: int, skip: int = 0) -> grain.IterDataset:
         """The batches of epochs `first` to `last` - 1, one after another, as a Grain data set (`fit` takes it).
@@ -97,8 +118,11 @@ class Split(Rows):
         threads: int,
         policy: Policy | None = None,
         seed: int = 0,
+        balanced: bool = False,
     ):
-        super().__init__(photos, classes, batch_size=batch_size, training=policy is not None, seed=seed)
+        super().__init__(
+            photos, classes, batch_size=batch_size, training=policy is not None, seed=seed, balanced=balanced
+        )
         self.policy = policy
         self.image_size, self.resize = image_size, resize
         self._read, self._threads = read, threads

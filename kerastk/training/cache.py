@@ -261,8 +261,9 @@ class CachedSplit(Rows):
 
     def __init__(self, split: Split, stores: Sequence[Store | MemoryStore]):
         super().__init__(
-            split.photos, split.classes, batch_size=split.batch_size, training=split.training, seed=split.seed
-        )
+            split.photos, split.classes, batch_size=split.batch_size, training=split.training, seed=split.seed,
+            balanced=split.balanced,
+        )  # fmt: skip
         hashes = [photo.sha256 for photo in self.photos]
         self._stores = list(stores)
         self._places = [store.places(hashes) for store in stores]

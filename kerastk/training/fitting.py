@@ -33,7 +33,7 @@ from kerastk.training.cache import (
 from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Validation
 from kerastk.training.device import batch_that_fits, out_of_memory
 from kerastk.training.keeper import Keeper
-from kerastk.training.phases import Phase, Probe, optimizer, prepare, quicken_statistics
+from kerastk.training.phases import Phase, Probe, optimizer, prepare, quicken_statistics, regularise
 from kerastk.training.signals import Ended
 from kerastk.training.store import Overflow
 
@@ -54,6 +54,8 @@ class Fitting:
     objective: dict[str, Any]
     # Of `phases.optimizer`: weight_decay, clipnorm, precision, layer_decay.
     optimisation: dict[str, Any]
+    # Of `phases.regularise`: l1 and l2.
+    penalty: tuple[float, float]
     # A cache that was asked for by name is not done without.
     cache_required: bool
     activations: Activations
@@ -217,6 +219,8 @@ class Fitting:
         if phase.fresh:
             self._momenta = quicken_statistics(self.model, train.steps)
         fitted = prepare(self.model, phase, start)
+        if any(self.penalty):
+            regularise(fitted, *self.penalty)
         made = optimizer(phase, train.steps, model=self.model, **self.optimisation)
         made.build(fitted.trainable_variables)
         fitted.compile(optimizer=made, **self.objective)

@@ -107,6 +107,16 @@ def prepare(model: keras.Model, phase: Phase | Probe, start: keras.KerasTensor |
     return FrozenPrefix(below, between, tail)
 
 
+def regularise(model: keras.Model, l1: float, l2: float) -> None:
+    """Add l1 * sum(|w|) + l2 * sum(w^2) over the trainable kernels of `model` to its loss; both: the elastic net.
+
+    Biases and what normalisation scales with are spared. It is a trait of the variables: nothing of it is saved.
+    """
+    for weight in model.trainable_weights:
+        if weight.name.endswith("kernel"):
+            weight.regularizer = keras.regularizers.L1L2(l1, l2)
+
+
 def quicken_statistics(model: keras.Model, steps_per_epoch: int) -> dict[str, float]:
     """Let moving statistics forget 99 % within an epoch, where the layers' own momentum would take longer.
 

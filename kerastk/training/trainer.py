@@ -211,6 +211,7 @@ def _execute(
                 device=plan.device,
                 objective=tasks.of(recipe).objective(recipe),
                 optimisation={name: getattr(recipe, name) for name in OPTIMISATION},
+                penalty=(recipe.l1 or 0.0, recipe.l2 or 0.0),
                 cache_required=recipe.cache != "auto",
                 activations=_activations(plan),
                 choices=plan.choices,
