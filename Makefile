@@ -28,6 +28,7 @@ test-torch: .venv/ready
 
 docs: .venv/ready
 	$(BIN)/python docs/make_cli_reference.py
+	$(BIN)/python docs/make_schedule_pictures.py
 
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/finetune.py

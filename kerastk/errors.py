@@ -8,6 +8,7 @@ KerastkError            everything kerastk raises on purpose
 ├── RunError            a run folder is missing, taken, or not what it should be
 │   └── Stopped         the run was told to stop; `kerastk resume` goes on with it (exit code 75, by Ctrl-C 130)
 ├── Diverged            the loss or a weight is no longer a number
+├── GradientError       a gradient is not what central differences give (an AssertionError too)
 └── GateError           the run is fine, but below --assert-accuracy (exit code 1)
 """
 
@@ -53,6 +54,10 @@ class Stopped(RunError):
 
 class Diverged(KerastkError):
     """The loss or a weight is no longer a number."""
+
+
+class GradientError(KerastkError, AssertionError):
+    """A gradient is not what central differences give (see `kerastk.testing`)."""
 
 
 class GateError(KerastkError):

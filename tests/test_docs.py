@@ -18,6 +18,12 @@ def test_the_command_line_reference_is_that_of_the_code():
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == made, "run `make docs`"
 
 
+def test_the_table_of_schedules_is_that_of_the_code_and_each_has_its_curve():
+    made = runpy.run_path(str(ROOT / "docs" / "make_schedule_pictures.py"))
+    assert (ROOT / "docs" / "schedules.md").read_text(encoding="utf-8") == made["page"](), "run `make docs`"
+    assert made["picture"]().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
     text = path.read_text(encoding="utf-8")

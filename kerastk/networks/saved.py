@@ -11,6 +11,7 @@ from keras.src.saving.serialization_lib import SafeModeScope
 
 from kerastk.datasets.files import run_file, run_zip
 from kerastk.errors import KerastkError, WeightsError
+from kerastk.networks.maxout import Maxout
 
 MAX_MODEL = 8 * 2**30
 MAX_CONFIG = 16 * 2**20
@@ -20,9 +21,11 @@ CLASSES = {
     "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Cropping2D",
     "CustomScaleLayer", "DTypePolicy", "Dense", "DepthwiseConv2D", "Dropout", "Flip", "Functional",
     "GlobalAveragePooling2D", "GlorotUniform", "HeNormal", "InputLayer", "LayerNormalization", "LayerScale",
-    "MaxPooling2D", "Multiply", "Normalization", "Ones", "ReLU", "Rescaling", "Reshape", "SeparableConv2D",
-    "Sequential", "Softmax", "VarianceScaling", "ZeroPadding2D", "Zeros", "__keras_tensor__",
+    "LecunNormal", "MaxPooling2D", "Multiply", "Normalization", "Ones", "ReLU", "Rescaling", "Reshape",
+    "SeparableConv2D", "Sequential", "Softmax", "VarianceScaling", "ZeroPadding2D", "Zeros", "__keras_tensor__",
 }  # fmt: skip
+# Our own layers, by the name under which Keras knows them.
+OURS = {"kerastk>Maxout": Maxout}
 
 
 def load(path: Path) -> keras.Model:
@@ -63,12 +66,19 @@ def _check(path: Path) -> None:
         name, module, registered = each["class_name"], each.get("module"), each.get("registered_name")
         known = isinstance(name, str) and name in CLASSES and registered in (None, name)
         # Keras imports the module that it is told.
-        if not known or str(module or "keras").partition(".")[0] != "keras":
+        known = known and str(module or "keras").partition(".")[0] == "keras"
+        if not known and not _is_ours(name, module, registered):
             shown = ".".join(str(part) for part in (module, registered or name) if part)[:100]
             raise WeightsError(
                 f"cannot load {path}: it holds {shown}, which no network of kerastk has; such a class may run code or "
                 "open files."
             )
+
+
+def _is_ours(name: Any, module: Any, registered: Any) -> bool:
+    """Whether this is one of OURS, told to come from where it does."""
+    ours = OURS.get(registered) if isinstance(registered, str) else None
+    return ours is not None and (name, module) == (ours.__name__, ours.__module__)
 
 
 def _kind(start: bytes) -> str:
