@@ -34,6 +34,17 @@ AUGMENT_STEPS = {
     "jitter": ((0, 1), (0, 0.5)), "grey": ((0, 1),), "blur": ((0, 1),), "erase": ((0, 1),),
     "randaugment": (range(1, 15), (0, 30)), "trivialaugment": (), "augmix": ((1, 10),),
 }  # fmt: skip
+# The learning-rate schedules and the range of each of their numbers; of those in _SEVERAL there may be more than one.
+SCHEDULES = {
+    "constant": {}, "cosine": {"final": (0.0, 1.0)}, "exponential": {"final": (1e-6, 1.0)},
+    "inverse_time": {"final": (1e-6, 1.0)}, "polynomial": {"power": (0.1, 10.0), "final": (0.0, 1.0)},
+    "step": {"factor": (1e-6, 1.0), "at": (0.01, 0.99)},
+    "one_cycle": {"start": (1e-6, 1.0), "rise": (0.01, 0.5), "final": (0.0, 1.0)},
+    "restarts": {"cycles": range(1, 21), "growth": (1.0, 10.0), "shrink": (0.01, 1.0)},
+    "plateau": {"factor": (0.01, 0.99), "patience": range(1, 1001)},
+}  # fmt: skip
+_SEVERAL = ("at",)
+PLATEAU_PATIENCE = 2
 # Paths may be long; and to what is nested deep, tomllib gives memory by the square of its length.
 _LARGEST = 2**15
 
@@ -94,6 +105,10 @@ class Recipe:
         None, "Peak learning rate of the main phase.", group="training",
         auto="0.0003 for one stage, 0.0001 for more; 0.001 with --weights none", low=1e-9, high=10, common=True,
     )  # fmt: skip
+    schedule: str | None = option(
+        None, "The learning rate's course after the warm-up: " + ", ".join(SCHEDULES) + "; with numbers of its own, "
+        "like step:factor=0.2:at=0.6/0.8.", group="training", auto="cosine",
+    )  # fmt: skip
     warmup_epochs: float | None = option(
         None, "Linear rise of the learning rate at the start of the main phase.", group="training",
         auto="1, or a tenth of a shorter phase", unit="epochs", low=0, high=1000,
@@ -148,6 +163,11 @@ class Recipe:
             split_fractions(self.split)
         if self.time is not None:
             seconds(self.time)
+        if self.schedule is not None:
+            name, numbers = schedule_numbers(self.schedule)
+            patience = numbers.get("patience", PLATEAU_PATIENCE) if name == "plateau" else 0
+            if self.patience is not None and patience >= self.patience:
+                raise RecipeError(f"schedule {self.schedule} lowers nothing before patience {self.patience} ends it.")
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "gpu") or (number and not (kind == "gpu" and number.isdecimal())):
             raise RecipeError(f"device must be auto, cpu, gpu or gpu:N; got {_shown(self.device)}.")
@@ -228,9 +248,24 @@ class Finetune(Recipe):
         None, "Each block's learning rate as a share of that of the block above it, like 0.75.", group="training",
         auto="the same for all", low=0.01, high=1,
     )  # fmt: skip
+    balance: str = option(
+        "none", "Make every class count as much as any other, however many photos it has: by weights in the loss, by "
+        "how often photos are drawn (sample), or by a focal loss. The best model is then chosen by such figures too.",
+        group="training", choices=("none", "weights", "sample", "focal"),
+    )  # fmt: skip
+    focal_gamma: float | None = option(
+        None, "How much less the focal loss counts what is known already.", group="training", auto="2", low=0, high=10
+    )
     manifold_mixup: float | None = option(
         None, "Mix what the frozen part makes of two photos, and their labels, by a share from Beta(X, X); 0 does not.",
         group="training", auto="0.4; 0 with mixup or cutmix", low=0, high=100,
+    )  # fmt: skip
+    l1: float | None = option(
+        None, "Penalty on the sum of the trained kernels' absolute values.", group="training", auto="0", low=0, high=10
+    )
+    l2: float | None = option(
+        None, "Penalty on the sum of the trained kernels' squares; with l1, the elastic net.", group="training",
+        auto="0", low=0, high=10,
     )  # fmt: skip
     mixup: float | None = option(
         None, "Lay each photo over another one of its batch, by a share from Beta(X, X); 0 does not.",
@@ -304,6 +339,10 @@ class Finetune(Recipe):
                 self._refuse(
                     (
                         "patience",
+                        "schedule",
+                        "l1",
+                        "l2",
+                        "focal_gamma",
                         "min_delta",
                         "start_from_epoch",
                         "time",
@@ -321,6 +360,12 @@ class Finetune(Recipe):
             self._refuse(("manifold_mixup",), "with unfreeze all (nothing is frozen)")
             if self.probe != "train":
                 self._refuse(("views", "cache_dtype"), "with unfreeze all (nothing is frozen)")
+        if self.balance != "focal":
+            self._refuse(("focal_gamma",), "without balance focal")
+        if self.head == "knn" and self.balance != "none":
+            raise RecipeError(f"balance {self.balance} has no effect with head knn; leave it out.")
+        if self.head_alone and self.probe != "train" and self.balance in ("sample", "focal"):
+            raise RecipeError(f"balance {self.balance} has no effect where the head is solved; use balance weights.")
         if self.mixup or self.cutmix:
             if self.manifold_mixup:
                 raise RecipeError("manifold_mixup mixes what mixup or cutmix has mixed already; choose one.")
@@ -382,6 +427,9 @@ class Finetune(Recipe):
             values["patience"] = _or(self.patience, 15 if fresh else 5)
             values["min_delta"] = _or(self.min_delta, 0.0)
             values["start_from_epoch"] = _or(self.start_from_epoch, 0)
+            values["l1"], values["l2"] = _or(self.l1, 0.0), _or(self.l2, 0.0)
+            values["focal_gamma"] = _or(self.focal_gamma, 2.0) if self.balance == "focal" else None
+            values["schedule"] = _or(self.schedule, "cosine")
             values["weight_decay"] = _or(self.weight_decay, 0.05)
             values["clipnorm"] = _or(self.clipnorm, 1.0)
             values["label_smoothing"] = _or(self.label_smoothing, 0.1)
@@ -434,6 +482,38 @@ def check_augmentation(text: str) -> None:
     for name in names:
         if names.count(name) > 1:
             raise RecipeError(f"augment: {name} stands there twice; once is enough.")
+
+
+def schedule_numbers(text: str) -> tuple[str, dict[str, Any]]:
+    """`step:factor=0.2:at=0.6/0.8` as ("step", {"factor": 0.2, "at": (0.6, 0.8)}).
+
+    Raises:
+        RecipeError: no schedule of this name, a number that it does not have, or one out of its range.
+    """
+    name, *parts = text.split(":")
+    if name not in SCHEDULES:
+        near = difflib.get_close_matches(name, SCHEDULES, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(SCHEDULES)}."
+        raise RecipeError(f"no schedule {_shown(name)}; {hint}")
+    ranges, numbers = SCHEDULES[name], {}
+    for part in parts:
+        key, _, value = part.partition("=")
+        if key not in ranges or key in numbers:
+            takes = " and ".join(f"{each}=NUMBER" for each in ranges) or "no numbers"
+            raise RecipeError(f"the schedule {name} takes {takes}, each once; got {_shown(part)}.")
+        limits, values = ranges[key], value.split("/") if key in _SEVERAL else [value]
+        whole, low, high = isinstance(limits, range), limits[0], limits[-1]
+        try:
+            found = tuple(int(each) if whole else float(each) for each in values)
+        except ValueError:
+            found = (math.nan,)
+        if not all(low <= each <= high for each in found) or list(found) != sorted(set(found)):
+            kind = "rising numbers like 0.5/0.75," if key in _SEVERAL else "a whole number" if whole else "a number"
+            raise RecipeError(
+                f"{key} of the schedule {name} must be {kind} from {low:g} to {high:g}; got {_shown(value)}."
+            )
+        numbers[key] = found if key in _SEVERAL else found[0]
+    return name, numbers
 
 
 def seconds(text: str) -> int:

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from kerastk.errors import RecipeError
-from kerastk.recipe import Finetune, construct, dump, load, seconds, size_bytes, split_fractions
+from kerastk.recipe import Finetune, construct, dump, load, schedule_numbers, seconds, size_bytes, split_fractions
 from kerastk.storage import write_atomic
 
 
@@ -84,6 +84,16 @@ def test_a_recipe_is_frozen():
             ({"time": text}, f"time must be hours, minutes and seconds like 90s, 10m or 1h30m; got {text!r}")
             for text in ("", "10", "0m", "m", "1m2h", "-1m", "1.5h", "forever", "9" * 50 + "s")
         ),
+        ({"schedule": "cosin"}, "no schedule 'cosin'; did you mean cosine?"),
+        ({"schedule": "x"}, "no schedule 'x'; known: constant, cosine"),
+        ({"schedule": "constant:final=1"}, "the schedule constant takes no numbers, each once; got 'final=1'"),
+        ({"schedule": "cosine:0.1"}, "the schedule cosine takes final=NUMBER, each once; got '0.1'"),
+        ({"schedule": "cosine:final=0:final=0"}, "each once"),
+        ({"schedule": "cosine:final=2"}, "final of the schedule cosine must be a number from 0 to 1; got '2'"),
+        ({"schedule": "restarts:cycles=1.5"}, "cycles of the schedule restarts must be a whole number from 1 to 20"),
+        ({"schedule": "step:at=0.8/0.6"}, "at of the schedule step must be rising numbers like 0.5/0.75, from 0.01"),
+        ({"schedule": "step:factor=nan"}, "factor of the schedule step must be a number"),
+        ({"schedule": "plateau:patience=5", "patience": 5}, "lowers nothing before patience 5 ends it"),
         ({"min_delta": -1.0}, "min_delta must be at least 0"),
         ({"data": "a\0b"}, "NUL"),
     ],
@@ -95,7 +105,10 @@ def test_a_wrong_value_is_refused_with_what_would_work(values, said):
 
 
 CACHED = ("views", "cache_size", "cache_dtype")
-TRAINED = ("patience", "min_delta", "start_from_epoch", "weight_decay", "clipnorm", "label_smoothing", "dropout")
+TRAINED = (
+    "schedule", "l1", "l2", "patience", "min_delta", "start_from_epoch", "weight_decay", "clipnorm", "label_smoothing",
+    "dropout",
+)  # fmt: skip
 MAIN = ("epochs", "learning_rate", "warmup_epochs")
 HEAD = ("head_epochs", "head_learning_rate")
 MIXED = ("manifold_mixup", "mixup", "cutmix")
@@ -105,7 +118,8 @@ VALUES = {
     "label_smoothing": 0.1, "dropout": 0.3, "epochs": 3, "learning_rate": 0.1, "warmup_epochs": 1.0, "head_epochs": 2,
     "head_learning_rate": 0.1, "unfreeze": "all", "probe": "solve", "layer_decay": 0.5, "cache": "folder",
     "max_bad": 0.1, "manifold_mixup": 0.2, "mixup": 0.2, "cutmix": 1.0, "epoch_parts": 2,
-    "min_delta": 0.01, "start_from_epoch": 2, "time": "10m",
+    "schedule": "cosine", "l1": 1e-4, "l2": 1e-4, "focal_gamma": 1.0, "min_delta": 0.01, "start_from_epoch": 2,
+    "time": "10m",
 }  # fmt: skip
 # What each kind of recipe does not use.
 UNUSED = [
@@ -128,6 +142,7 @@ UNUSED = [
     # What is mixed anew in each batch is not kept.
     ({"mixup": 0.2}, ("views", "cache_dtype", "cache")),
     ({"cutmix": 1.0, "mixup": 0.2}, ("views", "cache_dtype", "cache")),
+    *(({"balance": balance}, ("focal_gamma",)) for balance in ("none", "weights", "sample")),
     ({"strict": True}, ("max_bad",)),
 ]
 
@@ -146,6 +161,9 @@ def test_an_option_without_effect_is_refused(values, unused):
         ({"head": "svm", "unfreeze": 2}, "head svm is fitted on a frozen base; leave unfreeze out"),
         ({"head": "knn", "unfreeze": "all"}, "head knn is fitted on a frozen base; leave unfreeze out"),
         ({"unfreeze": "head", "probe": "none"}, "unfreeze head and probe none leave nothing to train"),
+        ({"unfreeze": "head", "balance": "sample"}, "balance sample has no effect where the head is solved"),
+        ({"head": "svm", "balance": "focal"}, "balance focal has no effect where the head is solved"),
+        ({"head": "knn", "balance": "weights"}, "balance weights has no effect with head knn"),
         ({"mixup": 0.2, "manifold_mixup": 0.4}, "manifold_mixup mixes what mixup or cutmix has mixed already"),
     ],
 )
@@ -168,6 +186,10 @@ def test_what_cannot_go_together_is_refused(values, said):
         {"weights": "none", "mixup": 0.2, "cutmix": 1.0},
         {"mixup": 0.2, "probe": "train", "views": 2, "cache_size": "1GB"},
         {"cutmix": 1.0, "manifold_mixup": 0.0},
+        {"balance": "focal", "focal_gamma": 1.0, "l1": 1e-5, "l2": 1e-4},
+        {"unfreeze": "head", "balance": "weights"},
+        {"unfreeze": "head", "probe": "train", "balance": "sample"},
+        {"head": "svm", "balance": "weights"},
         {"weights": "none", "dropout": 0.3, "weight_decay": 0.1, "clipnorm": 0, "label_smoothing": 0.0, "patience": 1},
     ],
 )  # fmt: skip
@@ -183,6 +205,12 @@ def test_what_a_run_uses_is_taken(values):
 def test_a_size_is_read_in_decimal_units(text, size):
     assert size_bytes(text) == size
     assert Finetune(cache_size=text).cache_size == text
+
+
+def test_the_numbers_of_a_schedule_are_read():
+    assert schedule_numbers("step:factor=0.2:at=0.6/0.8") == ("step", {"factor": 0.2, "at": (0.6, 0.8)})
+    assert schedule_numbers("restarts:cycles=4") == ("restarts", {"cycles": 4})
+    assert schedule_numbers("cosine") == ("cosine", {})
 
 
 @pytest.mark.parametrize(
@@ -201,7 +229,7 @@ def test_float16_on_a_cpu_is_refused():
 def test_an_unknown_key_gets_the_nearest_names():
     with pytest.raises(RecipeError, match=r"no option 'learning-rat'. Did you mean learning_rate"):
         construct(Finetune, {"learning-rat": 1})
-    with pytest.raises(RecipeError, match="Known: augment, base"):
+    with pytest.raises(RecipeError, match="Known: augment, balance"):
         construct(Finetune, {"zzz": 1})
 
 

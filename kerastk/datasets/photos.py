@@ -48,13 +48,15 @@ def open_photos(
     batch_size: int,
     threads: int,
     seed: int,
+    balanced: bool = False,
     assigned: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PhotoData:
     """Look at the photos, split them, and prepare their batches.
 
     `source` is what `open_source` returns or takes. `split` is the user's own specification or None; `assigned` names
-    the splits of photos that have one already, by SHA-256.
+    the splits of photos that have one already, by SHA-256. With `balanced` an epoch of the training split shows each
+    class as often as any other.
 
     Raises:
         DataError: see `open_source` and `settle`.

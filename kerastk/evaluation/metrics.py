@@ -35,23 +35,30 @@ def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bin
     return float(sum(gaps))
 
 
-def cross_entropy(logits: np.ndarray, truth: np.ndarray) -> float:
-    """Mean cross-entropy, in nats, of (photos, classes) logits and (photos,) class numbers."""
+def cross_entropy(logits: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Mean cross-entropy, in nats, of (photos, classes) logits and (photos,) class numbers; `weights` (photos,)."""
     logits = logits.astype(np.float64)
-    return float((logsumexp(logits, axis=1) - logits[np.arange(len(truth)), truth]).mean())
+    return float(np.average(logsumexp(logits, axis=1) - logits[np.arange(len(truth)), truth], weights=weights))
 
 
-def log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """Mean cross-entropy, in nats, of (photos, classes) probabilities and (photos,) class numbers."""
+def log_loss(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Mean cross-entropy, in nats, of (photos, classes) probabilities and class numbers; `weights` (photos,)."""
     of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    return float(-np.log(np.maximum(of_truth, 1e-12)).mean())
+    return float(np.average(-np.log(np.maximum(of_truth, 1e-12)), weights=weights))
 
 
-def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+def equal_classes(truth: np.ndarray) -> np.ndarray:
+    """(photos,) weights under which every class that is there counts as much as any other; their mean is 1."""
+    counts = np.bincount(truth)
+    return len(truth) / (np.count_nonzero(counts) * counts[truth])
+
+
+def temperature(logits: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> float:
     """The number to divide logits by so that their softmax fits best, between 1/20 and 20 (arXiv:1706.04599).
 
-    `logits` (photos, classes), `truth` (photos,). As in Platt's scaling (1999) each photo counts as a little of every
-    other class, as much as so few photos cannot rule out; else a few right answers would ask for certainty.
+    `logits` (photos, classes), `truth` and `weights` (photos,). As in Platt's scaling (1999) each photo counts as a
+    little of every other class, as much as so few photos cannot rule out; else a few right answers would ask for
+    certainty.
     """
     logits, (count, classes) = logits.astype(np.float64), logits.shape
     doubt = 1 / (count + classes)
@@ -59,7 +66,7 @@ def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
 
     def loss(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
-        return float((logsumexp(scaled, axis=1) - (aims * scaled).sum(axis=1)).mean())
+        return float(np.average(logsumexp(scaled, axis=1) - (aims * scaled).sum(axis=1), weights=weights))
 
     if not np.isfinite(logits).all():
         return 1.0

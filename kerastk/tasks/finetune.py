@@ -16,9 +16,10 @@ from kerastk.networks import saved
 from kerastk.networks.bases import BASES, find
 from kerastk.networks.classifier import classifier, has_head, with_new_head
 from kerastk.networks.cuts import cut_for, features, stages
-from kerastk.recipe import DROPOUT, MAX_BAD, SPLIT, Finetune, split_fractions
+from kerastk.recipe import DROPOUT, MAX_BAD, SPLIT, Finetune, schedule_numbers, split_fractions
 from kerastk.run import Run
 from kerastk.training import probe
+from kerastk.training.losses import class_weights, loss
 from kerastk.training.phases import Phase, Probe
 
 DEFAULT_BASE = "mobilenet_v2"
@@ -75,6 +76,7 @@ def open_data(
         image_size=recipe.image_size,
         resize=recipe.resize,
         augment=recipe.augment,
+        balanced=recipe.balance == "sample",
         batch_size=recipe.batch_size,
         threads=recipe.threads or threads(),
         seed=recipe.seed,
@@ -163,8 +165,11 @@ def too_large(model: keras.Model, data: PhotoData) -> str | None:
 
 def phases(recipe: Finetune) -> list[Phase | Probe]:
     """The phases of a resolved recipe."""
+    curve = {}
+    if recipe.schedule is not None:
+        curve["schedule"], curve["numbers"] = schedule_numbers(recipe.schedule)
     main = {
-        "epochs": recipe.epochs, "learning_rate": recipe.learning_rate, "warmup_epochs": recipe.warmup_epochs,
+        **curve, "epochs": recipe.epochs, "learning_rate": recipe.learning_rate, "warmup_epochs": recipe.warmup_epochs,
         "mixup": recipe.mixup or 0.0, "cutmix": recipe.cutmix or 0.0,
     }  # fmt: skip
     if recipe.weights == "none":
@@ -182,6 +187,7 @@ def phases(recipe: Finetune) -> list[Phase | Probe]:
                 epochs=recipe.head_epochs,
                 learning_rate=recipe.head_learning_rate,
                 warmup_epochs=0,
+                **curve,
             )
         )
     if recipe.unfreeze != "head":
@@ -200,12 +206,18 @@ def identity(recipe: Finetune) -> dict[str, Any]:
     }
 
 
-def objective(recipe: Finetune) -> dict[str, Any]:
+def objective(recipe: Finetune, data: PhotoData) -> dict[str, Any]:
     """What `compile` gets: the smoothed loss, and the unsmoothed cross-entropy that chooses the model."""
     if recipe.label_smoothing is None:
         return {}
+    counts = np.bincount(data.train.truth, minlength=len(data.classes))
     return {
-        "loss": keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
+        "loss": loss(
+            "focal" if recipe.balance == "focal" else "cross_entropy",
+            label_smoothing=recipe.label_smoothing,
+            class_weights=class_weights(counts) if recipe.balance == "weights" else None,
+            gamma=recipe.focal_gamma,
+        ),
         "metrics": [
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.CategoricalCrossentropy(name="cross_entropy", from_logits=True),

@@ -13,9 +13,9 @@ import numpy as np
 
 from kerastk.datasets.pipeline import Rows
 from kerastk.errors import Diverged
-from kerastk.evaluation.metrics import cross_entropy, temperature
+from kerastk.evaluation.metrics import cross_entropy, equal_classes, temperature
 from kerastk.evaluation.scores import of_rows
-from kerastk.training.phases import learning_rate
+from kerastk.training.phases import inner_optimizers, learning_rate
 
 MONITOR = "val_cross_entropy"
 
@@ -24,12 +24,14 @@ class Validation(keras.callbacks.Callback):
     """Adds the figures of the validation split to an epoch's logs: val_accuracy, val_cross_entropy, val_loss.
 
     `val_cross_entropy` is that of the calibrated model: its logits divided by the temperature that fits the split best.
-    Else label smoothing, which makes a network less sure than it is right, would decide which model is best.
+    Else label smoothing, which makes a network less sure than it is right, would decide which model is best. With
+    `balanced` every class counts as much as any other in both, and in val_accuracy.
     `rows` is set before each phase; `seconds` is what the last look took.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, balanced: bool = False) -> None:
         super().__init__()
+        self.balanced = balanced
         self.rows: Rows | None = None
         self.temperature = 1.0
         self.seconds = 0.0
@@ -39,10 +41,11 @@ class Validation(keras.callbacks.Callback):
         begin, truth = time.perf_counter(), self.rows.truth
         logits = of_rows(self.model, self.rows)
         one_hot = np.eye(logits.shape[1], dtype=np.float32)[truth]
-        self.temperature = temperature(logits, truth)
+        weights = equal_classes(truth) if self.balanced else None
+        self.temperature = temperature(logits, truth, weights)
         logs |= {
-            "val_accuracy": float(np.mean(logits.argmax(axis=1) == truth)),
-            MONITOR: cross_entropy(logits / self.temperature, truth),
+            "val_accuracy": float(np.average(logits.argmax(axis=1) == truth, weights=weights)),
+            MONITOR: cross_entropy(logits / self.temperature, truth, weights),
             "val_loss": float(self.model.compute_loss(None, one_hot, logits)),
         }
         self.seconds = time.perf_counter() - begin
@@ -140,6 +143,60 @@ class Guard(keras.callbacks.Callback):
     def _refuse(self, what: str) -> None:
         rate = learning_rate(self.model.optimizer)
         raise Diverged(f"{what}, learning rate {rate:.2g}; try --learning-rate {rate / 10:.1g} or --precision float32")
+
+
+class Plateau(keras.callbacks.Callback):
+    """Lowers the learning rate to `factor` of it after `patience` epochs of a phase without a better `MONITOR`.
+
+    During the first `warmup_steps` batches of a phase it rises linearly from 0. A phase sets `warmup_steps`.
+    """
+
+    def __init__(self, factor: float, patience: int):
+        super().__init__()
+        self.factor, self.patience, self.warmup_steps = factor, patience, 0
+        self._scale, self._lowest, self._waited, self._step = 1.0, float("inf"), 0, 0
+        self._rates: list[float] = []
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """A phase begins, with an optimizer of its own."""
+        self._scale, self._lowest, self._waited, self._step = 1.0, float("inf"), 0, 0
+        self._rates = [float(each.learning_rate) for each in inner_optimizers(self.model.optimizer)]
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """The warm-up."""
+        if self._step <= self.warmup_steps:
+            # JAX's trainer keeps the variables' values to itself.
+            getattr(self.model, "jax_state_sync", bool)()
+            self._set()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Count."""
+        self._step += 1
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Compare, and lower."""
+        value = logs[MONITOR]
+        self._waited = 0 if value < self._lowest else self._waited + 1
+        self._lowest = min(self._lowest, value)
+        if self._waited >= self.patience:
+            self._scale, self._waited = self._scale * self.factor, 0
+            self._set()
+
+    def _set(self) -> None:
+        share = self._scale * min(1.0, self._step / self.warmup_steps) if self.warmup_steps else self._scale
+        for each, rate in zip(inner_optimizers(self.model.optimizer), self._rates, strict=True):
+            each.learning_rate.assign(rate * share)
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; the learning rate itself is the optimizer's."""
+        return {name: getattr(self, name) for name in self._KEPT}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What a checkpoint kept."""
+        for name in self._KEPT:
+            setattr(self, name, state[name])
+
+    _KEPT = ("_scale", "_lowest", "_waited", "_step")
 
 
 class Deadline(keras.callbacks.Callback):

@@ -13,7 +13,7 @@ import numpy as np
 from kerastk.datasets.photos import PhotoData
 from kerastk.datasets.pipeline import Mixed, Rows, blended, paired
 from kerastk.errors import Diverged, KerastkError, RunError, Stopped
-from kerastk.evaluation.metrics import log_loss
+from kerastk.evaluation.metrics import equal_classes, log_loss
 from kerastk.evaluation.neighbours import Neighbours
 from kerastk.evaluation.scores import of_batch
 from kerastk.networks.cuts import TRAINING_WORK, features, kept_values
@@ -30,10 +30,10 @@ from kerastk.training.cache import (
     cached_splits,
     shown_views,
 )
-from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Validation
+from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Plateau, Validation
 from kerastk.training.device import batch_that_fits, out_of_memory
 from kerastk.training.keeper import Keeper
-from kerastk.training.phases import Phase, Probe, optimizer, prepare, quicken_statistics, regularise
+from kerastk.training.phases import Phase, Probe, optimizer, prepare, quicken_statistics, regularise, warmup_steps
 from kerastk.training.signals import Ended
 from kerastk.training.store import Overflow
 
@@ -66,6 +66,7 @@ class Fitting:
     screen: Screen
     keeper: Keeper
     deadline: Deadline | None = None
+    plateau: Plateau | None = None
     neighbours: Neighbours | None = None
     ended: Ended | Diverged | None = None
     _momenta: dict[str, float] = field(default_factory=dict)
@@ -175,13 +176,14 @@ class Fitting:
             judged = {"val_": (self.neighbours.probabilities(val), data.val.truth)}
             note = f"{self.neighbours.count} nearest neighbours"
         else:
-            head = probe.SOLVERS[phase.kind](train, truth, val, data.val.truth)
+            head = probe.SOLVERS[phase.kind](train, truth, val, data.val.truth, self.validation.balanced)
             self.model.get_layer("head").set_weights([head.kernel, head.bias])
             judged = {"": (head.probabilities(train), truth), "val_": (head.probabilities(val), data.val.truth)}
             note = f"C {head.strength:.1g}"
         for prefix, (scores, labels) in judged.items():
-            figures[f"{prefix}accuracy"] = float(np.mean(scores.argmax(axis=1) == labels))
-            figures[f"{prefix}cross_entropy"] = figures[f"{prefix}loss"] = log_loss(scores, labels)
+            weights = equal_classes(labels) if self.validation.balanced else None
+            figures[f"{prefix}accuracy"] = float(np.average(scores.argmax(axis=1) == labels, weights=weights))
+            figures[f"{prefix}cross_entropy"] = figures[f"{prefix}loss"] = log_loss(scores, labels, weights)
         seconds = time.perf_counter() - begin
         self.best.consider(figures[MONITOR], 0)
         self.rows.add(
@@ -223,6 +225,8 @@ class Fitting:
             regularise(fitted, *self.penalty)
         made = optimizer(phase, train.steps, model=self.model, **self.optimisation)
         made.build(fitted.trainable_variables)
+        if self.plateau is not None:
+            self.plateau.warmup_steps = warmup_steps(phase, train.steps)
         fitted.compile(optimizer=made, **self.objective)
         last = self._done + phase.epochs
         callbacks = self.keeper.callbacks_of(fitted, steps=train.steps, last=last, cached=_described(choice))

@@ -1,12 +1,14 @@
 """A phase: what is trained, for how long, and along which learning rate. Every phase compiles afresh."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
 from kerastk.networks.classifier import logits_model
 from kerastk.networks.cuts import blocks, cache_cut, cut_for, split_at
+from kerastk.training import schedules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,9 @@ class Phase:
     learning_rate: float
     warmup_epochs: float
     fresh: bool = False
+    schedule: str = "cosine"
+    # Of the schedule.
+    numbers: Mapping[str, Any] = field(default_factory=dict)
     manifold_mixup: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -132,14 +137,23 @@ def quicken_statistics(model: keras.Model, steps_per_epoch: int) -> dict[str, fl
     return momenta
 
 
-def schedule(phase: Phase, steps_per_epoch: int, share: float = 1.0) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Linear warm-up to `share` of the phase's learning rate, then half a cosine to zero (arXiv:1608.03983)."""
-    total = phase.epochs * steps_per_epoch
-    warmup = min(round(phase.warmup_epochs * steps_per_epoch), total - 1)
-    peak = share * phase.learning_rate
-    if warmup == 0:
-        return keras.optimizers.schedules.CosineDecay(peak, total)
-    return keras.optimizers.schedules.CosineDecay(0.0, total - warmup, warmup_target=peak, warmup_steps=warmup)
+def schedule(
+    phase: Phase, steps_per_epoch: int, share: float = 1.0
+) -> keras.optimizers.schedules.LearningRateSchedule | float:
+    """Linear warm-up to `share` of the phase's learning rate, then the phase's schedule.
+
+    With `plateau` a number: what lowers it, and warms it up, is a callback (`callbacks.Plateau`).
+    """
+    peak, total = share * phase.learning_rate, phase.epochs * steps_per_epoch
+    if phase.schedule == "plateau":
+        return peak
+    warmup = warmup_steps(phase, steps_per_epoch)
+    return schedules.schedule(phase.schedule, peak=peak, total_steps=total, warmup_steps=warmup, **phase.numbers)
+
+
+def warmup_steps(phase: Phase, steps_per_epoch: int) -> int:
+    """Steps of the phase in which the learning rate rises; at least its last one is none of them."""
+    return min(round(phase.warmup_epochs * steps_per_epoch), phase.epochs * steps_per_epoch - 1)
 
 
 def optimizer(
@@ -200,9 +214,13 @@ class ClippedMultiOptimizer(keras.optimizers.MultiOptimizer):
 
 def learning_rate(made: keras.optimizers.Optimizer) -> float:
     """The optimizer's learning rate now; the largest of several (the head's)."""
+    return max(float(each.learning_rate) for each in inner_optimizers(made))
+
+
+def inner_optimizers(made: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """Those that have a learning rate of their own: the optimizer itself, or what it is made of."""
     made = getattr(made, "inner_optimizer", made)
-    inner = getattr(made, "optimizers", [made])
-    return max(float(each.learning_rate) for each in inner)
+    return list(getattr(made, "optimizers", [made]))
 
 
 def _trained(model: keras.Model, name: str) -> list[keras.Variable]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kerastk.evaluation.metrics import log_loss
+from kerastk.evaluation.metrics import equal_classes, log_loss
 
 # Strengths that are tried, from the most regularised on; the path ends where validation gets worse twice.
 LOGISTIC_CS = tuple(10.0**power for power in np.arange(-4, 1.5, 0.5))
@@ -61,28 +61,36 @@ def fits(rows: int, features: int, classes: int) -> str | None:
     return None
 
 
-def logistic(features: np.ndarray, truth: np.ndarray, val_features: np.ndarray, val_truth: np.ndarray) -> Head:
+def logistic(
+    features: np.ndarray, truth: np.ndarray, val_features: np.ndarray, val_truth: np.ndarray, balanced: bool = False
+) -> Head:
     """Logistic regression; its strength is the one with the lowest cross-entropy on the validation photos.
 
-    `features` (rows, features) float32 and `truth` (rows,) class numbers; classes are 0 to the largest number.
+    `features` (rows, features) float32 and `truth` (rows,) class numbers; classes are 0 to the largest number. With
+    `balanced` every class counts as much as any other.
     """
     from sklearn.linear_model import LogisticRegression
 
     # Each strength starts from the solution of the one before.
-    solver = LogisticRegression(max_iter=300, warm_start=True)
+    solver = LogisticRegression(max_iter=300, warm_start=True, class_weight="balanced" if balanced else None)
+    weights = equal_classes(val_truth) if balanced else None
     return _best(solver, LOGISTIC_CS, features, truth, lambda head: log_loss(
-        head.probabilities(val_features), val_truth))  # fmt: skip
+        head.probabilities(val_features), val_truth, weights))  # fmt: skip
 
 
-def svm(features: np.ndarray, truth: np.ndarray, val_features: np.ndarray, val_truth: np.ndarray) -> Head:
+def svm(
+    features: np.ndarray, truth: np.ndarray, val_features: np.ndarray, val_truth: np.ndarray, balanced: bool = False
+) -> Head:
     """A linear support vector machine, one class against the rest; its strength is that of the fewest wrong answers.
 
     Its logits are decision values: their order means something, the softmax of them is no probability.
     """
     from sklearn.svm import LinearSVC
 
-    return _best(LinearSVC(max_iter=5000, random_state=0), SVM_CS, features, truth, lambda head: np.mean(
-        head.probabilities(val_features).argmax(axis=1) != val_truth))  # fmt: skip
+    solver = LinearSVC(max_iter=5000, random_state=0, class_weight="balanced" if balanced else None)
+    weights = equal_classes(val_truth) if balanced else None
+    return _best(solver, SVM_CS, features, truth, lambda head: np.average(
+        head.probabilities(val_features).argmax(axis=1) != val_truth, weights=weights))  # fmt: skip
 
 
 SOLVERS: dict[str, Callable[..., Head]] = {"logistic": logistic, "svm": svm}

@@ -20,12 +20,12 @@ from kerastk.datasets.images import photo_grid
 from kerastk.errors import DataError, KerastkError, RecipeError, RunError, Stopped
 from kerastk.evaluation import scores
 from kerastk.networks.classifier import features_model
-from kerastk.recipe import CACHE_SIZE, Recipe, seconds, size_bytes
+from kerastk.recipe import CACHE_SIZE, PLATEAU_PATIENCE, Recipe, schedule_numbers, seconds, size_bytes
 from kerastk.run import Run
 from kerastk.screen import Screen
 from kerastk.training import resuming
 from kerastk.training.cache import Activations
-from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Guard, Validation
+from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Guard, Plateau, Validation
 from kerastk.training.checkpoint import Checkpoints
 from kerastk.training.device import set_precision
 from kerastk.training.fitting import Fitting
@@ -190,14 +190,16 @@ def _execute(
     _forget(run, state)
     writer = Writer(run.events)
     events = Events(writer, data.train.steps)
-    validation = Validation()
+    validation = Validation(balanced=recipe.balance != "none")
     best = Best(
         model, validation, recipe.patience, min_delta=recipe.min_delta or 0.0,
         start_from_epoch=recipe.start_from_epoch or 0,
     )  # fmt: skip
     rows = EpochRows([events.row, screen.epoch], plan.begun)
     deadline = None if recipe.time is None else Deadline(seconds(recipe.time), rows, validation)
-    watching = [] if deadline is None else [deadline]
+    name, numbers = schedule_numbers(recipe.schedule or "cosine")
+    plateau = Plateau(**{"factor": 0.3, "patience": PLATEAU_PATIENCE, **numbers}) if name == "plateau" else None
+    watching = [each for each in (deadline, plateau) if each is not None]
     rows.sinks.append(lambda row: run.write_log(rows.rows))
     try:
         if state is None:
@@ -209,7 +211,7 @@ def _execute(
                 model=model,
                 data=data,
                 device=plan.device,
-                objective=tasks.of(recipe).objective(recipe),
+                objective=tasks.of(recipe).objective(recipe, data),
                 optimisation={name: getattr(recipe, name) for name in OPTIMISATION},
                 penalty=(recipe.l1 or 0.0, recipe.l2 or 0.0),
                 cache_required=recipe.cache != "auto",
@@ -220,6 +222,7 @@ def _execute(
                 validation=validation,
                 screen=screen,
                 deadline=deadline,
+                plateau=plateau,
                 keeper=Keeper(
                     Checkpoints(run.checkpoint),
                     signals,

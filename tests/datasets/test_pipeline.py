@@ -10,7 +10,7 @@ from kerastk.datasets.augment import POLICIES
 from kerastk.datasets.check import Photo
 from kerastk.datasets.images import decode, to_png
 from kerastk.datasets.photos import open_photos
-from kerastk.datasets.pipeline import Mixed, Split, blended, epoch_order, paired
+from kerastk.datasets.pipeline import Mixed, Split, balanced_order, blended, epoch_order, paired
 from kerastk.errors import DataError
 
 SIZE = 16
@@ -231,6 +231,25 @@ def test_of_both_each_batch_takes_one_and_photos_of_one_colour_tell_which():
         kinds.append(set(np.unique(made).tolist()) <= own)
     # A blend by almost nothing or almost all rounds to one of the colours too.
     assert 0.4 < np.mean(kinds) < 0.75
+
+
+def test_a_balanced_order_shows_each_class_as_often_as_any_other():
+    truth = np.array([0] * 70 + [1] * 20 + [2] * 3)
+    seen = set()
+    for epoch in range(5):
+        order = balanced_order(truth, 3, epoch)
+        counts = np.bincount(truth[order])
+        assert len(order) == 93
+        assert counts.tolist() == [31, 31, 31]
+        # The small class comes over and over, of the large one no photo twice.
+        assert set(order) >= {90, 91, 92}
+        assert len(set(order[truth[order] == 0])) == 31
+        # They are mixed, not one class after another.
+        assert len(set(truth[order[:12]])) > 1
+        assert np.array_equal(order, balanced_order(truth, 3, epoch))
+        seen |= set(order.tolist())
+    assert len(seen) > 80
+    assert not np.array_equal(balanced_order(truth, 3, 0), balanced_order(truth, 4, 0))
 
 
 @pytest.mark.parametrize("policy", POLICIES)

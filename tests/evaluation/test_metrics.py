@@ -4,6 +4,7 @@ import pytest
 from kerastk.evaluation.metrics import (
     classification,
     cross_entropy,
+    equal_classes,
     expected_calibration_error,
     interval,
     log_loss,
@@ -85,3 +86,20 @@ def test_both_cross_entropies_agree():
     logits, truth = drawn(1.0, count=50)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert cross_entropy(logits, truth) == pytest.approx(log_loss(shares, truth))
+
+
+def test_with_equal_classes_a_photo_of_a_small_class_counts_for_many():
+    truth = np.array([0, 0, 0, 2])
+    weights = equal_classes(truth)
+    np.testing.assert_allclose(weights, [2 / 3, 2 / 3, 2 / 3, 2])
+    logits = np.array([[2.0, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]])
+    each = [cross_entropy(logits[[number]], truth[[number]]) for number in range(4)]
+    assert cross_entropy(logits, truth, weights) == pytest.approx((np.mean(each[:3]) + each[3]) / 2)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert log_loss(probabilities, truth, weights) == pytest.approx(cross_entropy(logits, truth, weights))
+    # As if the photo of the small class were there three times.
+    repeated = np.array([0, 1, 2, 3, 3, 3])
+    noisy = np.random.default_rng(0).normal(size=(4, 3)) * 3
+    found = temperature(noisy, truth, weights)
+    assert found == pytest.approx(temperature(noisy[repeated], truth[repeated]), rel=0.05)
+    assert found != pytest.approx(temperature(noisy, truth), rel=0.01)

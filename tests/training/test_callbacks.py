@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import kerastk
-from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Validation
+from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Plateau, Validation
+from kerastk.training.phases import inner_optimizers
 from tests.conftest import SMALL
 
 
@@ -56,6 +57,49 @@ def test_the_patience_begins_anew_with_each_phase_but_the_best_stays():
     assert best.epoch == 1
 
 
+def rates(values, *, factor=0.5, patience=2, warmup=0, steps=4):
+    """The learning rate at each batch of epochs whose figures are `values`, from 0.8."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(optimizer=keras.optimizers.SGD(0.8), loss="mse")
+    plateau, seen = Plateau(factor, patience), []
+    plateau.warmup_steps = warmup
+    plateau.set_model(model)
+    plateau.on_train_begin()
+    for epoch, value in enumerate(values):
+        for batch in range(steps):
+            plateau.on_train_batch_begin(batch)
+            seen.append(float(model.optimizer.learning_rate))
+            plateau.on_train_batch_end(batch)
+        plateau.on_epoch_end(epoch, {MONITOR: value})
+    return np.array(seen)
+
+
+def test_a_plateau_lowers_the_learning_rate_each_time_it_lasts():
+    found = rates([3, 2, 2, 2.5, 2, 2, 1, 1], patience=2).reshape(8, 4)
+    assert (found == found[:, :1]).all()
+    np.testing.assert_allclose(found[:, 0], [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2], rtol=1e-6)
+
+
+def test_before_a_plateau_comes_a_linear_warm_up():
+    np.testing.assert_allclose(rates([1, 1], warmup=6), [0.8 * min(1, step / 6) for step in range(8)], rtol=1e-6)
+
+
+def test_a_plateau_lowers_each_of_several_optimizers():
+    kernel, bias = keras.Variable([1.0], name="kernel"), keras.Variable([1.0], name="bias")
+    by_path = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.8))
+    by_path[kernel.path] = keras.optimizers.SGD(0.2)
+    several = keras.optimizers.LossScaleOptimizer(keras.optimizers.MultiOptimizer(by_path))
+    several.build([kernel, bias])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.optimizer = several
+    plateau = Plateau(0.5, 1)
+    plateau.set_model(model)
+    plateau.on_train_begin()
+    for value in (1.0, 1.0):
+        plateau.on_epoch_end(0, {MONITOR: value})
+    assert sorted(float(each.learning_rate) for each in inner_optimizers(several)) == pytest.approx([0.1, 0.4])
+
+
 class Slow(keras.callbacks.Callback):
     """Each batch takes half a second."""
 
@@ -87,3 +131,53 @@ def test_a_deadline_counts_the_time_before_a_resume():
     assert not deadline.near
     rows.set_state({"rows": [], "spent": 90.0})
     assert deadline.near
+
+
+UNEVEN = {0: 40, 1: 12, 2: 12, 3: 12}
+
+
+@pytest.fixture(scope="module")
+def uneven(digits, tmp_path_factory):
+    """Digits of which the first class has more than three times as many as the others."""
+    folder = tmp_path_factory.mktemp("uneven") / "uneven"
+    for label, count in UNEVEN.items():
+        (folder / str(label)).mkdir(parents=True)
+        for number in range(count):
+            name = f"{label}/{number}.png"
+            (folder / name).write_bytes((digits / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain_rows(uneven, tmp_path_factory):
+    return trained(uneven, tmp_path_factory.mktemp("plain"))
+
+
+def trained(data, folder, **fields):
+    """The log of two epochs from random weights."""
+    common = {"data": str(data), "runs": str(folder), "epochs": 2, "deterministic": True, "learning_rate": 3e-3}
+    return kerastk.train(kerastk.Finetune(**{**common, **SMALL, **fields}), show=False).log
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"balance": "weights"}, {"balance": "sample"}, {"balance": "focal"}, {"balance": "focal", "focal_gamma": 0.5},
+        {"l1": 1e-4}, {"l2": 1e-2}, {"mixup": 0.3}, {"cutmix": 1.0}, {"schedule": "plateau"},
+        {"schedule": "polynomial:power=2"}, {"schedule": "one_cycle"}, {"augment": "upright"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_each_option_of_the_training_changes_it(fields, uneven, plain_rows, tmp_path):
+    rows = trained(uneven, tmp_path, **fields)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert rows[-1]["loss"] != plain_rows[-1]["loss"]
+    assert all(np.isfinite(float(row[MONITOR])) for row in rows)
+
+
+def test_a_penalty_is_part_of_the_loss_and_shrinks_the_kernels(uneven, plain_rows, tmp_path):
+    rows = trained(uneven, tmp_path, l2=1.0, weight_decay=0.0)
+    assert float(rows[0]["loss"]) > 10 * float(plain_rows[0]["loss"])
+    assert float(rows[-1]["loss"]) < 0.95 * float(rows[0]["loss"])
+    # What is judged is not the penalty.
+    assert float(rows[0][MONITOR]) < 5
