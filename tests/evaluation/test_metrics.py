@@ -97,9 +97,11 @@ def test_with_equal_classes_a_photo_of_a_small_class_counts_for_many():
     assert cross_entropy(logits, truth, weights) == pytest.approx((np.mean(each[:3]) + each[3]) / 2)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert log_loss(probabilities, truth, weights) == pytest.approx(cross_entropy(logits, truth, weights))
-    # As if the photo of the small class were there three times.
-    repeated = np.array([0, 1, 2, 3, 3, 3])
-    noisy = np.random.default_rng(0).normal(size=(4, 3)) * 3
-    found = temperature(noisy, truth, weights)
-    assert found == pytest.approx(temperature(noisy[repeated], truth[repeated]), rel=0.05)
-    assert found != pytest.approx(temperature(noisy, truth), rel=0.01)
+    # As if the photos of the small class were there three times.
+    many = np.tile(truth, 100)
+    signal = np.eye(3)[many] * np.where(many == 2, 1.0, 4.0)[:, None]
+    noisy = np.random.default_rng(0).normal(size=(400, 3)) * 2 + signal
+    repeated = np.concatenate([np.arange(400), *[np.flatnonzero(many == 2)] * 2])
+    found = temperature(noisy, many, equal_classes(many))
+    assert found == pytest.approx(temperature(noisy[repeated], many[repeated]), rel=0.02)
+    assert found != pytest.approx(temperature(noisy, many), rel=0.02)
