@@ -117,12 +117,25 @@ class Recipe:
         None, "The run's name; must be new.", group="output", auto="<data>-<base>-<n>", common=True
     )
     runs: str = option("runs", "The folder of runs.", group="output")
+    histograms: bool = option(
+        False, "Show TensorBoard the distribution of each trained weight after each epoch.", group="output"
+    )
+    gradient_norms: bool = option(
+        False, "Show TensorBoard the gradients' norms, of all and of each stage, and say where they vanish or explode.",
+        group="output",
+    )  # fmt: skip
+    profile: str | None = option(
+        None, "Trace these of the run's steps, like 10:20, for TensorBoard's profiler.", group="output", auto="none",
+        unit="from:to",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field, _kind(type(self), field), getattr(self, field.name)))
         if self.split is not None:
             split_fractions(self.split)
+        if self.profile is not None:
+            profile_steps(self.profile)
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "gpu") or (number and not (kind == "gpu" and number.isdecimal())):
             raise RecipeError(f"device must be auto, cpu, gpu or gpu:N; got {_shown(self.device)}.")
@@ -135,7 +148,8 @@ class Recipe:
 
     def _refuse(self, names: tuple[str, ...], reason: str) -> None:
         for name in names:
-            if getattr(self, name) is not None:
+            # Of what is on or off, on is given.
+            if getattr(self, name) is not None and getattr(self, name) is not False:
                 raise RecipeError(f"{name} has no effect {reason}; leave it out.")
 
 
@@ -276,6 +290,9 @@ class Finetune(Recipe):
                         "views",
                         "cache_dtype",
                         "epoch_parts",
+                        "histograms",
+                        "gradient_norms",
+                        "profile",
                     ),
                     "where the head is solved and nothing is trained",
                 )
@@ -355,6 +372,22 @@ def split_fractions(split: str) -> tuple[float, float, float]:
     if not good or parts[0] <= 0 or parts[1] <= 0 or parts[2] < 0:
         raise RecipeError(f"split must be percentages that add up to 100, like 70/15/15 or 85/15; got {_shown(split)}.")
     return parts[0] / 100, parts[1] / 100, parts[2] / 100
+
+
+# More fill the memory, and the browser.
+_TRACED = 100
+
+
+def profile_steps(text: str) -> tuple[int, int]:
+    """`10:20` as (10, 20): the first and the last step that are traced, counted from 1. Raises RecipeError."""
+    match = re.fullmatch(r"([0-9]{1,12}):([0-9]{1,12})", text)
+    first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= first <= last < first + _TRACED:
+        raise RecipeError(
+            f"profile must be the first and the last of at most {_TRACED} steps, counted from 1, like 10:20; "
+            f"got {_shown(text)}."
+        )
+    return first, last
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -17,7 +17,7 @@ from kerastk.evaluation.metrics import log_loss
 from kerastk.evaluation.neighbours import Neighbours
 from kerastk.networks.cuts import TRAINING_WORK, features, kept_values
 from kerastk.screen import Screen
-from kerastk.training import probe
+from kerastk.training import gradients, probe
 from kerastk.training.cache import (
     MIRROR,
     PLAIN,
@@ -59,6 +59,8 @@ class Fitting:
     rows: EpochRows
     screen: Screen
     keeper: Keeper
+    # Whether the optimizers note the norms of the gradients.
+    gradient_norms: bool = False
     neighbours: Neighbours | None = None
     ended: Ended | Diverged | None = None
     _momenta: dict[str, float] = field(default_factory=dict)
@@ -194,6 +196,8 @@ class Fitting:
             self._momenta = quicken_statistics(self.model, train.steps)
         fitted = prepare(self.model, phase, start)
         made = optimizer(phase, train.steps, model=self.model, **self.optimisation)
+        if self.gradient_norms:
+            gradients.watch(made, self.model, fitted.trainable_variables)
         made.build(fitted.trainable_variables)
         fitted.compile(optimizer=made, **self.objective)
         last = self._done + phase.epochs
