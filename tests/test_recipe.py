@@ -81,6 +81,16 @@ def test_a_recipe_is_frozen():
             for text in ("lots", "", "0", "0.0GB", "-1GB", "1e9", "nan", "20 XB", "20GBB", "GB", "9" * 40)
         ),
         ({"data": "a\0b"}, "NUL"),
+        ({"histograms": "yes"}, "histograms must be true or false; got 'yes'"),
+        ({"gradient_norms": None}, "gradient_norms must be given"),
+        ({"profile": 10}, "profile must be text; got 10"),
+        *(
+            (
+                {"profile": text},
+                f"at most 100 steps, counted from 1, like 10:20; got {text!r}",
+            )
+            for text in ("", "10", "0:5", "7:6", "1:101", "1:2:3", "-1:3", "1.5:3", " 1:2", "a:b", "1:" + "9" * 40)
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_would_work(values, said):
@@ -93,12 +103,14 @@ CACHED = ("views", "cache_size", "cache_dtype")
 TRAINED = ("patience", "weight_decay", "clipnorm", "label_smoothing", "dropout")
 MAIN = ("epochs", "learning_rate", "warmup_epochs")
 HEAD = ("head_epochs", "head_learning_rate")
-SOLVED = ("layer_decay", "manifold_mixup", "epoch_parts", "views", "cache_dtype")
+WATCHED = ("histograms", "gradient_norms", "profile")
+SOLVED = ("layer_decay", "manifold_mixup", "epoch_parts", "views", "cache_dtype", *WATCHED)
 VALUES = {
     "views": 2, "cache_size": "1GB", "cache_dtype": "float16", "patience": 2, "weight_decay": 0.1, "clipnorm": 1.0,
     "label_smoothing": 0.1, "dropout": 0.3, "epochs": 3, "learning_rate": 0.1, "warmup_epochs": 1.0, "head_epochs": 2,
     "head_learning_rate": 0.1, "unfreeze": "all", "probe": "solve", "layer_decay": 0.5, "cache": "folder",
-    "max_bad": 0.1, "manifold_mixup": 0.2, "epoch_parts": 2,
+    "max_bad": 0.1, "manifold_mixup": 0.2, "epoch_parts": 2, "histograms": True, "gradient_norms": True,
+    "profile": "1:2",
 }  # fmt: skip
 # What each kind of recipe does not use.
 UNUSED = [
@@ -148,11 +160,12 @@ def test_what_cannot_go_together_is_refused(values, said):
     "values",
     [
         {"unfreeze": "head", "probe": "train", "head_epochs": 2, "head_learning_rate": 0.1, "dropout": 0.3, "views": 2,
-         "weight_decay": 0.1, "clipnorm": 0, "label_smoothing": 0.0, "patience": 1, "cache_dtype": "float16"},
+         "weight_decay": 0.1, "clipnorm": 0, "label_smoothing": 0.0, "patience": 1, "cache_dtype": "float16",
+         "histograms": True, "gradient_norms": True, "profile": "1:100"},
         {"unfreeze": "all", "probe": "train", "views": 2, "cache_dtype": "float16"},
         {"unfreeze": "all", "layer_decay": 0.75},
         {"probe": "none", "layer_decay": 1},
-        {"head": "svm", "unfreeze": "head", "cache": "off"},
+        {"head": "svm", "unfreeze": "head", "cache": "off", "histograms": False, "gradient_norms": False},
         {"weights": "none", "cache": "off"},
         {"weights": "none", "dropout": 0.3, "weight_decay": 0.1, "clipnorm": 0, "label_smoothing": 0.0, "patience": 1},
     ],
