@@ -327,7 +327,7 @@ def augment(data: str, policy: str, out: Path, photos: int, views: int, image_si
 
     A row a photo: as it is, then as the epochs 1, 2, 3, ... of a run show it.
     """
-    from kerastk.recipe import check_augmentation
+    from kerastk.notation import check_augmentation
     from kerastk.storage import check_ending
 
     check_ending(out, (".png",))

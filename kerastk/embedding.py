@@ -14,7 +14,8 @@ from kerastk.datasets.pipeline import Split
 from kerastk.datasets.source import open_source
 from kerastk.errors import DataError, RecipeError
 from kerastk.networks.classifier import features
-from kerastk.recipe import CACHE_SIZE, Finetune, size_bytes
+from kerastk.notation import size_bytes
+from kerastk.recipe import CACHE_SIZE, Finetune
 from kerastk.screen import Screen
 from kerastk.storage import atomic_path, atomic_writer, check_ending
 from kerastk.training.cache import PLAIN, Activations, CacheError, Point

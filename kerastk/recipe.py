@@ -20,6 +20,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from kerastk.errors import RecipeError
+from kerastk.notation import (
+    AUGMENT_POLICIES,
+    AUGMENT_STEPS,
+    PLATEAU_PATIENCE,
+    SCHEDULES,
+    check_augmentation,
+    profile_steps,
+    schedule_numbers,
+    seconds,
+    shown,
+    size_bytes,
+    split_fractions,
+)
 
 GROUPS = ("data", "network", "training", "output")
 # What None stands for where it is needed before the rest can be resolved.
@@ -27,24 +40,12 @@ SPLIT = "70/15/15"
 MAX_BAD = 0.01
 DROPOUT = 0.2
 CACHE_SIZE = "20GB"
-AUGMENT_POLICIES = ("none", "light", "strong", "upright", "randaugment", "trivial", "augmix")
-# The steps that an augmentation is composed of by hand, and what each number that may follow lies between.
-AUGMENT_STEPS = {
-    "crop": ((0.01, 1),), "flip": ((0, 1),), "flip-down": ((0, 1),), "rotate": ((0, 180),), "shift-pad": ((0, 0.5),),
-    "jitter": ((0, 1), (0, 0.5)), "grey": ((0, 1),), "blur": ((0, 1),), "erase": ((0, 1),),
-    "randaugment": (range(1, 15), (0, 30)), "trivialaugment": (), "augmix": ((1, 10),),
-}  # fmt: skip
-# The learning-rate schedules and the range of each of their numbers; of those in _SEVERAL there may be more than one.
-SCHEDULES = {
-    "constant": {}, "cosine": {"final": (0.0, 1.0)}, "exponential": {"final": (1e-6, 1.0)},
-    "inverse_time": {"final": (1e-6, 1.0)}, "polynomial": {"power": (0.1, 10.0), "final": (0.0, 1.0)},
-    "step": {"factor": (1e-6, 1.0), "at": (0.01, 0.99)},
-    "one_cycle": {"start": (1e-6, 1.0), "rise": (0.01, 0.5), "final": (0.0, 1.0)},
-    "restarts": {"cycles": range(1, 21), "growth": (1.0, 10.0), "shrink": (0.01, 1.0)},
-    "plateau": {"factor": (0.01, 0.99), "patience": range(1, 1001)},
-}  # fmt: skip
-_SEVERAL = ("at",)
-PLATEAU_PATIENCE = 2
+# What has no effect where nothing is trained.
+_OF_TRAINING = (
+    "patience", "min_delta", "start_from_epoch", "time", "schedule", "weight_decay", "clipnorm", "l1", "l2",
+    "label_smoothing", "focal_gamma", "dropout", "views", "cache_dtype", "epoch_parts", "histograms", "gradient_norms",
+    "profile",
+)  # fmt: skip
 # Paths may be long; and to what is nested deep, tomllib gives memory by the square of its length.
 _LARGEST = 2**15
 
@@ -155,6 +156,17 @@ class Recipe:
         None, "The run's name; must be new.", group="output", auto="<data>-<base>-<n>", common=True
     )
     runs: str = option("runs", "The folder of runs.", group="output")
+    histograms: bool = option(
+        False, "Show TensorBoard the distribution of each trained weight after each epoch.", group="output"
+    )
+    gradient_norms: bool = option(
+        False, "Show TensorBoard the gradients' norms, of all and of each stage, and say where they vanish or explode.",
+        group="output",
+    )  # fmt: skip
+    profile: str | None = option(
+        None, "Trace these of the run's steps, like 10:20, for TensorBoard's profiler.", group="output", auto="none",
+        unit="from:to",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -168,19 +180,22 @@ class Recipe:
             patience = numbers.get("patience", PLATEAU_PATIENCE) if name == "plateau" else 0
             if self.patience is not None and patience >= self.patience:
                 raise RecipeError(f"schedule {self.schedule} lowers nothing before patience {self.patience} ends it.")
+        if self.profile is not None:
+            profile_steps(self.profile)
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "gpu") or (number and not (kind == "gpu" and number.isdecimal())):
-            raise RecipeError(f"device must be auto, cpu, gpu or gpu:N; got {_shown(self.device)}.")
+            raise RecipeError(f"device must be auto, cpu, gpu or gpu:N; got {shown(self.device)}.")
         if self.device == "cpu" and self.precision == "float16":
             raise RecipeError("precision float16 is 4 times slower than float32 on a CPU; use float32 or bfloat16.")
         if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name or os.sep in self.name):
-            raise RecipeError(f"name must be a folder's name without slashes; got {_shown(self.name)}.")
+            raise RecipeError(f"name must be a folder's name without slashes; got {shown(self.name)}.")
         if self.name is not None and len(self.name.encode("utf-8", "surrogatepass")) > 255:
-            raise RecipeError(f"name must be at most 255 bytes; got {_shown(self.name)}.")
+            raise RecipeError(f"name must be at most 255 bytes; got {shown(self.name)}.")
 
     def _refuse(self, names: tuple[str, ...], reason: str) -> None:
         for name in names:
-            if getattr(self, name) is not None:
+            # Of what is on or off, on is given.
+            if getattr(self, name) is not None and getattr(self, name) is not False:
                 raise RecipeError(f"{name} has no effect {reason}; leave it out.")
 
 
@@ -302,9 +317,9 @@ class Finetune(Recipe):
             if self.unfreeze.isdecimal() and len(self.unfreeze) < 4:
                 object.__setattr__(self, "unfreeze", int(self.unfreeze))
             elif self.unfreeze not in ("head", "all"):
-                raise RecipeError(f"unfreeze must be head, all or a number of stages; got {_shown(self.unfreeze)}.")
+                raise RecipeError(f"unfreeze must be head, all or a number of stages; got {shown(self.unfreeze)}.")
         if isinstance(self.unfreeze, int) and not 1 <= self.unfreeze <= 999:
-            raise RecipeError(f"unfreeze must be at least 1 stage and at most 999; got {_shown(self.unfreeze)}.")
+            raise RecipeError(f"unfreeze must be at least 1 stage and at most 999; got {shown(self.unfreeze)}.")
         check_augmentation(self.augment)
         if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs >= self.epochs:
             raise RecipeError(f"warmup_epochs must be below epochs, {self.epochs}; got {self.warmup_epochs:g}.")
@@ -336,26 +351,7 @@ class Finetune(Recipe):
                 "where the head alone is fitted",
             )
             if self.probe != "train":
-                self._refuse(
-                    (
-                        "patience",
-                        "schedule",
-                        "l1",
-                        "l2",
-                        "focal_gamma",
-                        "min_delta",
-                        "start_from_epoch",
-                        "time",
-                        "weight_decay",
-                        "clipnorm",
-                        "label_smoothing",
-                        "dropout",
-                        "views",
-                        "cache_dtype",
-                        "epoch_parts",
-                    ),
-                    "where the head is solved and nothing is trained",
-                )
+                self._refuse(_OF_TRAINING, "where the head is solved and nothing is trained")
         elif self.unfreeze == "all":
             self._refuse(("manifold_mixup",), "with unfreeze all (nothing is frozen)")
             if self.probe != "train":
@@ -440,104 +436,6 @@ class Finetune(Recipe):
 TASKS: dict[str, type[Recipe]] = {"finetune": Finetune}
 
 
-def split_fractions(split: str) -> tuple[float, float, float]:
-    """`70/15/15` as (0.7, 0.15, 0.15); `85/15` has no test split: (0.85, 0.15, 0.0)."""
-    try:
-        parts = [float(part) for part in split.split("/")]
-    except ValueError:
-        parts = []
-    if len(parts) == 2:
-        parts.append(0.0)
-    good = len(parts) == 3 and all(math.isfinite(part) for part in parts) and abs(sum(parts) - 100) < 1e-6
-    if not good or parts[0] <= 0 or parts[1] <= 0 or parts[2] < 0:
-        raise RecipeError(f"split must be percentages that add up to 100, like 70/15/15 or 85/15; got {_shown(split)}.")
-    return parts[0] / 100, parts[1] / 100, parts[2] / 100
-
-
-def check_augmentation(text: str) -> None:
-    """Refuse, with a RecipeError, what is neither a policy nor a list of steps, or a number out of its range."""
-    if text in AUGMENT_POLICIES:
-        return
-    names = []
-    for part in text.split(","):
-        name, *numbers = part.strip().split(":")
-        if name not in AUGMENT_STEPS:
-            near = difflib.get_close_matches(name, (*AUGMENT_STEPS, *AUGMENT_POLICIES), n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(AUGMENT_STEPS)}."
-            alone = f"a policy stands alone: {', '.join(AUGMENT_POLICIES)}"
-            raise RecipeError(f"augment: no step {_shown(name)} ({alone}). {hint}")
-        ranges = AUGMENT_STEPS[name]
-        if len(numbers) > len(ranges):
-            raise RecipeError(f"augment: {name} takes at most {len(ranges)} numbers; got {part.strip()!r}.")
-        for number, limits in zip(numbers, ranges, strict=False):
-            whole, low, high = isinstance(limits, range), limits[0], limits[-1]
-            try:
-                good = low <= (int(number) if whole else float(number)) <= high
-            except ValueError:
-                good = False
-            if not good:
-                kind = "whole number" if whole else "number"
-                raise RecipeError(f"augment: {name} takes a {kind} from {low:g} to {high:g}; got {_shown(number)}.")
-        names.append(name)
-    for name in names:
-        if names.count(name) > 1:
-            raise RecipeError(f"augment: {name} stands there twice; once is enough.")
-
-
-def schedule_numbers(text: str) -> tuple[str, dict[str, Any]]:
-    """`step:factor=0.2:at=0.6/0.8` as ("step", {"factor": 0.2, "at": (0.6, 0.8)}).
-
-    Raises:
-        RecipeError: no schedule of this name, a number that it does not have, or one out of its range.
-    """
-    name, *parts = text.split(":")
-    if name not in SCHEDULES:
-        near = difflib.get_close_matches(name, SCHEDULES, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(SCHEDULES)}."
-        raise RecipeError(f"no schedule {_shown(name)}; {hint}")
-    ranges, numbers = SCHEDULES[name], {}
-    for part in parts:
-        key, _, value = part.partition("=")
-        if key not in ranges or key in numbers:
-            takes = " and ".join(f"{each}=NUMBER" for each in ranges) or "no numbers"
-            raise RecipeError(f"the schedule {name} takes {takes}, each once; got {_shown(part)}.")
-        limits, values = ranges[key], value.split("/") if key in _SEVERAL else [value]
-        whole, low, high = isinstance(limits, range), limits[0], limits[-1]
-        try:
-            found = tuple(int(each) if whole else float(each) for each in values)
-        except ValueError:
-            found = (math.nan,)
-        if not all(low <= each <= high for each in found) or list(found) != sorted(set(found)):
-            kind = "rising numbers like 0.5/0.75," if key in _SEVERAL else "a whole number" if whole else "a number"
-            raise RecipeError(
-                f"{key} of the schedule {name} must be {kind} from {low:g} to {high:g}; got {_shown(value)}."
-            )
-        numbers[key] = found if key in _SEVERAL else found[0]
-    return name, numbers
-
-
-def seconds(text: str) -> int:
-    """`1h30m` in seconds: hours, minutes and seconds, in this order; each may be left out."""
-    match = re.fullmatch(r"(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?", text.replace(" ", ""), re.ASCII)
-    found = sum(int(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
-    if found == 0:
-        raise RecipeError(f"time must be hours, minutes and seconds like 90s, 10m or 1h30m; got {_shown(text)}.")
-    return found
-
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-
-
-def size_bytes(text: str) -> int:
-    """`20GB` as 20,000,000,000. Raises RecipeError."""
-    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([KMGT]?B?)", text.strip(), re.IGNORECASE)
-    unit = match[2].upper() if match else ""
-    unit += "B" if unit and not unit.endswith("B") else ""
-    if match is None or float(match[1]) * _UNITS.get(unit, 0) < 1:
-        raise RecipeError(f"cache_size must be a number of bytes like 500MB or 20GB; got {_shown(text)}.")
-    return int(float(match[1]) * _UNITS[unit])
-
-
 def parse(path: str | os.PathLike) -> tuple[type[Recipe], dict[str, Any]]:
     """The task's class and the given fields of a TOML file, not yet checked against each other."""
     try:
@@ -554,7 +452,7 @@ def parse(path: str | os.PathLike) -> tuple[type[Recipe], dict[str, Any]]:
         raise RecipeError(f"{os.fspath(path)} is not TOML: {error}") from None
     task = table.pop("task", None)
     if not isinstance(task, str) or task not in TASKS:
-        raise RecipeError(f"{os.fspath(path)}: task must be one of {', '.join(TASKS)}; got {_shown(task)}.")
+        raise RecipeError(f"{os.fspath(path)}: task must be one of {', '.join(TASKS)}; got {shown(task)}.")
     return TASKS[task], table
 
 
@@ -565,7 +463,7 @@ def construct(kind: type[Recipe], values: dict[str, Any]) -> Recipe:
         if name not in known:
             near = difflib.get_close_matches(name[:100].replace("-", "_"), known, n=3, cutoff=0.5)
             hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(sorted(known))}."
-            raise RecipeError(f"{kind.task} has no option {_shown(name)}. {hint}")
+            raise RecipeError(f"{kind.task} has no option {shown(name)}. {hint}")
     return kind(**values)
 
 
@@ -586,15 +484,6 @@ def dump(recipe: Recipe) -> str:
     values = {"task": recipe.task}
     values |= {key: value for key, value in dataclasses.asdict(recipe).items() if value is not None}
     return tomli_w.dumps(values)
-
-
-def _shown(value: Any) -> str:
-    """The value as an error shows it: no longer than anybody reads."""
-    try:
-        return f"{value!r:.200}"
-    except (ValueError, RecursionError):
-        # Python writes no whole number of more than 4,300 digits, and nothing nested a thousand deep.
-        return f"a huge {type(value).__name__}"
 
 
 def _or(value: Any, default: Any) -> Any:
@@ -627,15 +516,15 @@ def _checked(field: dataclasses.Field, kinds: tuple[type, ...], value: Any) -> A
     if not any(type(value) is kind for kind in kinds):
         wanted = " or ".join({int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
                              for kind in kinds)  # fmt: skip
-        raise RecipeError(f"{field.name} must be {wanted}; got {_shown(value)}.")
+        raise RecipeError(f"{field.name} must be {wanted}; got {shown(value)}.")
     if limits["choices"] and value not in limits["choices"]:
-        raise RecipeError(f"{field.name} must be one of {', '.join(limits['choices'])}; got {_shown(value)}.")
+        raise RecipeError(f"{field.name} must be one of {', '.join(limits['choices'])}; got {shown(value)}.")
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, high, below = limits["low"], limits["high"], limits["below"]
         if (isinstance(value, float) and not math.isfinite(value)) or (low is not None and value < low):
-            raise RecipeError(f"{field.name} must be {_range(limits)}; got {_shown(value)}.")
+            raise RecipeError(f"{field.name} must be {_range(limits)}; got {shown(value)}.")
         if (high is not None and value > high) or (below is not None and value >= below):
-            raise RecipeError(f"{field.name} must be {_range(limits)}; got {_shown(value)}.")
+            raise RecipeError(f"{field.name} must be {_range(limits)}; got {shown(value)}.")
     if isinstance(value, str) and "\0" in value:
         raise RecipeError(f"{field.name} must not hold a NUL character.")
     return value

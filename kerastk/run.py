@@ -224,6 +224,11 @@ class Run:
         """neighbours.npz, of a run with head knn."""
         neighbours.save(self.neighbours_npz)
 
+    def write_projector(self, files: dict[str, str | bytes]) -> None:
+        """What TensorBoard's projector shows, by file name, beside the events of validation; in this order."""
+        for name, content in files.items():
+            write_atomic(self.events / "validation" / name, content)
+
     def _write_csv(self, path: Path, rows: list[dict]) -> None:
         text = io.StringIO(newline="")
         write = csv_writer(text, list(rows[0]) if rows else [])

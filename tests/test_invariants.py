@@ -54,8 +54,7 @@ def test_invariant_2_one_decoder_serves_training_evaluation_and_prediction(small
             for node in ast.walk(ast.parse(path.read_text()))
         )
     }
-    # The picture of the confusion matrix is read back, but no photo is.
-    assert users <= {"datasets/images.py", "training/tensorboard.py"}
+    assert users == {"datasets/images.py"}
 
 
 def test_invariant_3_a_saved_model_holds_no_augmentation_and_takes_uint8(small_run, digits):

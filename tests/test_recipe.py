@@ -4,7 +4,8 @@ import os
 import pytest
 
 from kerastk.errors import RecipeError
-from kerastk.recipe import Finetune, construct, dump, load, schedule_numbers, seconds, size_bytes, split_fractions
+from kerastk.notation import schedule_numbers, seconds, size_bytes, split_fractions
+from kerastk.recipe import Finetune, construct, dump, load
 from kerastk.storage import write_atomic
 
 
@@ -96,6 +97,16 @@ def test_a_recipe_is_frozen():
         ({"schedule": "plateau:patience=5", "patience": 5}, "lowers nothing before patience 5 ends it"),
         ({"min_delta": -1.0}, "min_delta must be at least 0"),
         ({"data": "a\0b"}, "NUL"),
+        ({"histograms": "yes"}, "histograms must be true or false; got 'yes'"),
+        ({"gradient_norms": None}, "gradient_norms must be given"),
+        ({"profile": 10}, "profile must be text; got 10"),
+        *(
+            (
+                {"profile": text},
+                f"at most 100 steps, counted from 1, like 10:20; got {text!r}",
+            )
+            for text in ("", "10", "0:5", "7:6", "1:101", "1:2:3", "-1:3", "1.5:3", " 1:2", "a:b", "1:" + "9" * 40)
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_would_work(values, said):
@@ -112,14 +123,15 @@ TRAINED = (
 MAIN = ("epochs", "learning_rate", "warmup_epochs")
 HEAD = ("head_epochs", "head_learning_rate")
 MIXED = ("manifold_mixup", "mixup", "cutmix")
-SOLVED = ("layer_decay", *MIXED, "epoch_parts", "views", "cache_dtype")
+WATCHED = ("histograms", "gradient_norms", "profile")
+SOLVED = ("layer_decay", *MIXED, "epoch_parts", "views", "cache_dtype", *WATCHED)
 VALUES = {
     "views": 2, "cache_size": "1GB", "cache_dtype": "float16", "patience": 2, "weight_decay": 0.1, "clipnorm": 1.0,
     "label_smoothing": 0.1, "dropout": 0.3, "epochs": 3, "learning_rate": 0.1, "warmup_epochs": 1.0, "head_epochs": 2,
     "head_learning_rate": 0.1, "unfreeze": "all", "probe": "solve", "layer_decay": 0.5, "cache": "folder",
-    "max_bad": 0.1, "manifold_mixup": 0.2, "mixup": 0.2, "cutmix": 1.0, "epoch_parts": 2,
-    "schedule": "cosine", "l1": 1e-4, "l2": 1e-4, "focal_gamma": 1.0, "min_delta": 0.01, "start_from_epoch": 2,
-    "time": "10m",
+    "max_bad": 0.1, "manifold_mixup": 0.2, "mixup": 0.2, "cutmix": 1.0, "epoch_parts": 2, "histograms": True,
+    "gradient_norms": True, "profile": "1:2", "schedule": "cosine", "l1": 1e-4, "l2": 1e-4, "focal_gamma": 1.0,
+    "min_delta": 0.01, "start_from_epoch": 2, "time": "10m",
 }  # fmt: skip
 # What each kind of recipe does not use.
 UNUSED = [
@@ -177,11 +189,12 @@ def test_what_cannot_go_together_is_refused(values, said):
     "values",
     [
         {"unfreeze": "head", "probe": "train", "head_epochs": 2, "head_learning_rate": 0.1, "dropout": 0.3, "views": 2,
-         "weight_decay": 0.1, "clipnorm": 0, "label_smoothing": 0.0, "patience": 1, "cache_dtype": "float16"},
+         "weight_decay": 0.1, "clipnorm": 0, "label_smoothing": 0.0, "patience": 1, "cache_dtype": "float16",
+         "histograms": True, "gradient_norms": True, "profile": "1:100"},
         {"unfreeze": "all", "probe": "train", "views": 2, "cache_dtype": "float16"},
         {"unfreeze": "all", "layer_decay": 0.75},
         {"probe": "none", "layer_decay": 1},
-        {"head": "svm", "unfreeze": "head", "cache": "off"},
+        {"head": "svm", "unfreeze": "head", "cache": "off", "histograms": False, "gradient_norms": False},
         {"weights": "none", "cache": "off"},
         {"weights": "none", "mixup": 0.2, "cutmix": 1.0},
         {"mixup": 0.2, "probe": "train", "views": 2, "cache_size": "1GB"},

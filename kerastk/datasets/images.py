@@ -277,6 +277,18 @@ def to_png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def to_jpeg(pixels: np.ndarray) -> bytes:
+    """(height, width, 3) uint8 as the bytes of a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def thumbnail(pixels: np.ndarray, size: int) -> np.ndarray:
+    """A square, (side, side, 3) uint8, at another size."""
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2))
+
+
 def from_pil(image: Image.Image, size: int, *, resize: str = "crop") -> np.ndarray:
     """A Pillow image as (size, size, 3) uint8 RGB: exactly as `decode` gives its file while it is not loaded yet.
 

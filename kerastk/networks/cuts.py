@@ -133,6 +133,18 @@ def blocks(model: keras.Model) -> list[set[str]]:
     return [{"head"}, *reversed([part for part in parts if part])]
 
 
+def named_stages(model: keras.Model) -> dict[str, list[str]]:
+    """The names of the operations in each stage, from the input on: `stage_1`, `stage_2`, ... and `head`."""
+    ends = {cut.place for cut in stages(model)}
+    found: dict[str, list[str]] = {"stage_1": []}
+    for place, operation in enumerate(keras.Model(model.input, features(model)).operations):
+        found[f"stage_{len(found)}"].append(operation.name)
+        if place in ends:
+            found[f"stage_{len(found) + 1}"] = []
+    base = {name for names in found.values() for name in names}
+    return {**found, "head": [operation.name for operation in model.operations if operation.name not in base]}
+
+
 def split_at(model: keras.Model, cut: keras.KerasTensor) -> tuple[keras.Model, keras.Model]:
     """The part up to the cut and the part from it on; both share the model's layers."""
     return keras.Model(model.input, cut, name="prefix"), keras.Model(cut, model.output, name="tail")

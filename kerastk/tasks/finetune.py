@@ -16,7 +16,8 @@ from kerastk.networks import saved
 from kerastk.networks.bases import BASES, find
 from kerastk.networks.classifier import classifier, has_head, with_new_head
 from kerastk.networks.cuts import cut_for, features, stages
-from kerastk.recipe import DROPOUT, MAX_BAD, SPLIT, Finetune, schedule_numbers, split_fractions
+from kerastk.notation import schedule_numbers, split_fractions
+from kerastk.recipe import DROPOUT, MAX_BAD, SPLIT, Finetune
 from kerastk.run import Run
 from kerastk.training import probe
 from kerastk.training.losses import class_weights, loss

@@ -18,7 +18,7 @@ from kerastk.evaluation.neighbours import Neighbours
 from kerastk.evaluation.scores import of_batch
 from kerastk.networks.cuts import TRAINING_WORK, features, kept_values
 from kerastk.screen import Screen
-from kerastk.training import probe
+from kerastk.training import gradients, probe
 from kerastk.training.cache import (
     MIRROR,
     PLAIN,
@@ -67,6 +67,8 @@ class Fitting:
     keeper: Keeper
     deadline: Deadline | None = None
     plateau: Plateau | None = None
+    # Whether the optimizers note the norms of the gradients.
+    gradient_norms: bool = False
     neighbours: Neighbours | None = None
     ended: Ended | Diverged | None = None
     _momenta: dict[str, float] = field(default_factory=dict)
@@ -224,6 +226,8 @@ class Fitting:
         if any(self.penalty):
             regularise(fitted, *self.penalty)
         made = optimizer(phase, train.steps, model=self.model, **self.optimisation)
+        if self.gradient_norms:
+            gradients.watch(made, self.model, fitted.trainable_variables)
         made.build(fitted.trainable_variables)
         if self.plateau is not None:
             self.plateau.warmup_steps = warmup_steps(phase, train.steps)

@@ -13,12 +13,14 @@ from kerastk import tasks
 from kerastk.datasets.photos import PhotoData
 from kerastk.datasets.source import Source
 from kerastk.errors import RunError
-from kerastk.recipe import CACHE_SIZE, Recipe, size_bytes
+from kerastk.notation import profile_steps, size_bytes
+from kerastk.recipe import CACHE_SIZE, Recipe
 from kerastk.run import Run, next_name
 from kerastk.screen import Screen
 from kerastk.training.cache import CacheError, Choice, choose
 from kerastk.training.device import choose_device, choose_precision
 from kerastk.training.phases import Phase, Probe, prepare
+from kerastk.training.profiling import check_backend, check_steps
 from kerastk.training.store import folder_of
 
 
@@ -56,6 +58,8 @@ def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False,
     recipe = task.settle_base(recipe)
     if run is None and recipe.name is not None and (Path(recipe.runs) / recipe.name).exists():
         raise RunError(f"the run {str(Path(recipe.runs) / recipe.name)!r} exists already; choose another --name.")
+    if recipe.profile is not None:
+        check_backend()
     device = choose_device(recipe.device)
     precision, reason = choose_precision(recipe.precision, device)
     source = task.source_of(recipe, data)
@@ -79,6 +83,9 @@ def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False,
             trainable[phase.name] = sum(int(np.prod(weight.shape)) for weight in weights)
         choices = {phase.name: _choice(resolved, model, opened, phase) for phase in phases if isinstance(phase, Phase)}
         resolved = _with_cache(resolved, list(choices.values()))
+        if resolved.profile is not None:
+            steps = sum(phase.epochs for phase in phases) * opened.train.steps
+            check_steps(profile_steps(resolved.profile)[0], steps)
         notes = []
         if resolved.probe == "train" and recipe.probe != "train":
             notes.append(f"the head is trained in minibatches, not solved: {task.too_large(model, opened)}")

@@ -2,9 +2,9 @@
 
 import contextlib
 import errno
-import io
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +31,8 @@ class Writer:
         folders = {name: os.fsencode(folder / name) for name in ("train", "validation")}
         with self._writing():
             self._writers = {name: self._summary.create_file_writer(path) for name, path in folders.items()}
+        self._profiler = tensorflow.profiler.experimental
+        self._tracing = False
 
     def scalars(self, values: dict[str, float], step: int, split: str = "train") -> None:
         """Figures at a step."""
@@ -46,29 +48,93 @@ class Writer:
     def text(self, tag: str, markdown: str) -> None:
         """A text in Markdown."""
         with self._writing(), self._writers["train"].as_default(0):
-            self._summary.text(tag, markdown)
+            self._summary.text(tag, _unicode(markdown))
 
-    def hyperparameters(self, values: dict[str, Any]) -> None:
-        """The recipe, for the HParams tab."""
-        from tensorboard.plugins.hparams import api
+    def histogram(self, tag: str, values: np.ndarray, step: int) -> None:
+        """How finite values are distributed."""
+        with self._writing(), self._writers["train"].as_default(step):
+            self._summary.histogram(tag, values)
+
+    def curve(self, tag: str, truth: np.ndarray, scores: np.ndarray, step: int) -> None:
+        """Precision and recall at 201 thresholds, from true or false and a score from 0 to 1 for each item."""
+        from tensorboard.plugins.pr_curve.summary import pb
+
+        self._raw(pb(tag, truth, np.clip(scores, 0, 1)), step, "validation")
+
+    def graph(self, graph: Any) -> None:
+        """A network, as a GraphDef."""
+        import tensorflow
+
+        # TensorFlow takes its own kind of it alone.
+        own = tensorflow.compat.v1.GraphDef.FromString(graph.SerializeToString())
+        with self._writing(), self._writers["train"].as_default(0):
+            self._summary.graph(own)
+
+    def hyperparameters(self, name: str, values: dict[str, Any], figures: dict[str, str], first: Sequence[str]) -> None:
+        """A run of that name begins with these values, of which some may be None: for the HParams tab.
+
+        `figures` gives the scalars, by tag, that are columns of the tab, and their heads. The tab shows five of the
+        values before it is asked for more: let these be `first`. All runs in a folder should have the same columns.
+        """
+        from tensorboard.plugins.hparams import api_pb2, summary
 
         plain = {k: v for k, v in values.items() if isinstance(v, bool | int | float)}
-        plain |= {k: v.encode("utf-8", "backslashreplace").decode() for k, v in values.items() if isinstance(v, str)}
-        with self._writing(), self._writers["train"].as_default(0):
-            api.hparams(plain)
+        plain |= {k: _unicode(v) for k, v in values.items() if isinstance(v, str)}
+        # To those that differ from run to run the tab gives the first places.
+        columns = [api_pb2.HParamInfo(name=each, differs=each in first) for each in values]
+        metrics = [
+            api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=head) for tag, head in figures.items()
+        ]
+        self._raw(summary.experiment_pb(columns, metrics), 0)
+        self._raw(summary.session_start_pb(plain, group_name=_unicode(name)), 0)
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each file of the folder by its path in it, all that was written included."""
+    def finished(self) -> None:
+        """The run has come to its end: for the HParams tab."""
+        from tensorboard.plugins.hparams import api_pb2, summary
+
+        self._raw(summary.session_end_pb(api_pb2.STATUS_SUCCESS), 0)
+
+    def begin_trace(self) -> None:
+        """Trace what TensorFlow computes; an earlier trace is removed."""
+        folder = self._folder / "train"
+        shutil.rmtree(folder / "plugins" / "profile", ignore_errors=True)
+        with self._writing():
+            self._profiler.start(os.fsencode(folder))
+        self._tracing = True
+
+    def traced(self, step: int) -> contextlib.AbstractContextManager:
+        """The block is a step, in the trace."""
+        return self._profiler.Trace("train", step_num=step, _r=1)
+
+    def end_trace(self) -> None:
+        """Write the trace, if there is one."""
+        if self._tracing:
+            self._tracing = False
+            with self._writing():
+                self._profiler.stop()
+
+    def flush(self) -> None:
+        """All that was written is in the files."""
         with self._writing():
             for writer in self._writers.values():
                 writer.flush()
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file of the folder by its path in it, all that was written included."""
+        self.flush()
         return {_made_as(file): file.stat().st_size for file in _files(self._folder)}
 
     def close(self) -> None:
-        """Flush and close the files."""
+        """Flush and close the files, and end a trace that was left."""
+        self.end_trace()
         with self._writing():
             for writer in self._writers.values():
                 writer.close()
+
+    def _raw(self, summary: Any, step: int, split: str = "train") -> None:
+        """A summary that a plugin of TensorBoard has made."""
+        with self._writing(), self._writers[split].as_default(step):
+            self._summary.experimental.write_raw_pb(summary.SerializeToString())
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -114,21 +180,42 @@ def _made_as(file: Path) -> str:
     return f"{file.parent.name}/{name}"
 
 
-class Events(keras.callbacks.Callback):
-    """Hands a run's figures to a `Writer`: learning rate and loss ten times an epoch, the rest at its end."""
+def _unicode(text: str) -> str:
+    """A text in which a name may stand that is not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
-    def __init__(self, writer: Writer, steps_per_epoch: int):
+
+class Events(keras.callbacks.Callback):
+    """Hands a run's figures to a `Writer`: learning rate and loss ten times an epoch, the rest at its end.
+
+    `step` counts the run's batches; with `histograms` each epoch's end shows the weights that are trained.
+    """
+
+    def __init__(self, writer: Writer, steps_per_epoch: int, *, histograms: bool = False):
         super().__init__()
         self.writer = writer
         self.step = 0
         self._every = max(1, steps_per_epoch // 10)
+        self._histograms = histograms
+
+    @property
+    def due(self) -> bool:
+        """Whether figures are written after this batch."""
+        return self.step % self._every == 0
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Count, and now and then write."""
         self.step += 1
-        if self.step % self._every == 0:
+        if self.due:
             rate = learning_rate(self.model.optimizer)
             self.writer.scalars({"learning_rate": rate, "running_loss": float(logs["loss"])}, self.step)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """The weights, if they are wanted."""
+        for variable in self.model.trainable_variables if self._histograms else ():
+            values = np.array(variable)
+            if np.isfinite(values).all():
+                self.writer.histogram(f"weights/{variable.path}", values, self.step)
 
     def row(self, row: dict) -> None:
         """An epoch's row, as `EpochRows` makes it."""
@@ -144,33 +231,3 @@ class Events(keras.callbacks.Callback):
     def set_state(self, state: dict[str, Any]) -> None:
         """What a checkpoint kept; the files themselves are cut by `cut`."""
         self.step = state["step"]
-
-
-def confusion_picture(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> np.ndarray:
-    """The confusion matrix as a picture, (height, width, 3) uint8: rows are the truth, shares by row in colour."""
-    from matplotlib.figure import Figure
-    from PIL import Image
-
-    from kerastk.screen import printable
-
-    counts = np.asarray(confusion)
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    side = min(14.0, 3.0 + 0.45 * len(classes))
-    figure = Figure(figsize=(side, side), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(classes) <= 60:
-        names = [name if len(name) <= 24 else name[:23] + "…" for name in map(printable, classes)]
-        # A class may be called $x$: no mathematics in labels.
-        axes.set_xticks(range(len(classes)), names, rotation=90, parse_math=False)
-        axes.set_yticks(range(len(classes)), names, parse_math=False)
-    if len(classes) <= 30:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return np.asarray(Image.open(file).convert("RGB"))

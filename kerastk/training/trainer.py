@@ -20,7 +20,8 @@ from kerastk.datasets.images import photo_grid
 from kerastk.errors import DataError, KerastkError, RecipeError, RunError, Stopped
 from kerastk.evaluation import scores
 from kerastk.networks.classifier import features_model
-from kerastk.recipe import CACHE_SIZE, PLATEAU_PATIENCE, Recipe, schedule_numbers, seconds, size_bytes
+from kerastk.notation import PLATEAU_PATIENCE, profile_steps, schedule_numbers, seconds, size_bytes
+from kerastk.recipe import CACHE_SIZE, Recipe, dump
 from kerastk.run import Run
 from kerastk.screen import Screen
 from kerastk.training import resuming
@@ -29,12 +30,17 @@ from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Guard
 from kerastk.training.checkpoint import Checkpoints
 from kerastk.training.device import set_precision
 from kerastk.training.fitting import Fitting
+from kerastk.training.gradients import GradientNorms
+from kerastk.training.graph import graph_of
 from kerastk.training.keeper import Keeper, check_state
 from kerastk.training.phases import release
 from kerastk.training.plan import Plan, plan
+from kerastk.training.profiling import Profile
+from kerastk.training.projector import POINTS, Observer
+from kerastk.training.results import COLUMNS, COMPARED, Judged, projector_of, write_results
 from kerastk.training.signals import Ended, Signals
 from kerastk.training.store import folder_of
-from kerastk.training.tensorboard import Events, Writer, confusion_picture, cut
+from kerastk.training.tensorboard import Events, Writer, cut
 
 OPTIMISATION = ("weight_decay", "clipnorm", "precision", "layer_decay")
 
@@ -189,7 +195,7 @@ def _execute(
     screen.started(run, state)
     _forget(run, state)
     writer = Writer(run.events)
-    events = Events(writer, data.train.steps)
+    events = Events(writer, data.train.steps, histograms=recipe.histograms)
     validation = Validation(balanced=recipe.balance != "none")
     best = Best(
         model, validation, recipe.patience, min_delta=recipe.min_delta or 0.0,
@@ -199,13 +205,12 @@ def _execute(
     deadline = None if recipe.time is None else Deadline(seconds(recipe.time), rows, validation)
     name, numbers = schedule_numbers(recipe.schedule or "cosine")
     plateau = Plateau(**{"factor": 0.3, "patience": PLATEAU_PATIENCE, **numbers}) if name == "plateau" else None
-    watching = [each for each in (deadline, plateau) if each is not None]
+    steering = [each for each in (deadline, plateau) if each is not None]
+    watching = _watching(recipe, events, screen)
     rows.sinks.append(lambda row: run.write_log(rows.rows))
     try:
         if state is None:
-            writer.hyperparameters(dataclasses.asdict(recipe))
-            examples = [data.train.example(int(number), 0)[0] for number in _spread(len(data.train.photos), 32)]
-            writer.image("augmented training photos", photo_grid(examples), 0)
+            _write_beginning(plan, run, writer)
         with Signals(screen.warn) as signals:
             fitting = Fitting(
                 model=model,
@@ -227,12 +232,13 @@ def _execute(
                     Checkpoints(run.checkpoint),
                     signals,
                     model,
-                    [validation, Guard(), best, *watching, events, rows, screen.batches(), *callbacks],
+                    [validation, Guard(), best, *steering, events, *watching, rows, screen.batches(), *callbacks],
                     parts=recipe.epoch_parts or 1,
                     data=data.manifest.sha256,
                     classes=len(data.classes),
                     state=state,
                 ),
+                gradient_norms=recipe.gradient_norms,
             )
             set_precision(model, recipe.precision)
             fitting.run(plan.phases)
@@ -251,6 +257,25 @@ def _execute(
     if fitting.ended is not None and isinstance(fitting.ended, KerastkError):
         raise type(fitting.ended)(f"{fitting.ended}. The best model before that is in {run.path}.")
     return run
+
+
+def _watching(recipe: Recipe, events: Events, screen: Screen) -> list[keras.callbacks.Callback]:
+    """The callbacks that a recipe asks for."""
+    norms = [GradientNorms(events, screen.warn)] if recipe.gradient_norms else []
+    return norms if recipe.profile is None else [*norms, Profile(*profile_steps(recipe.profile), events)]
+
+
+def _write_beginning(plan: Plan, run: Run, writer: Writer) -> None:
+    """What TensorBoard shows of a run before its first step."""
+    recipe, train = plan.recipe, plan.data.train
+    # The tab takes runs of one name for one, and folders may hold a run of the same name each.
+    name = f"{run.path.name} {run.environment['started']}"
+    writer.hyperparameters(name, dataclasses.asdict(recipe), COLUMNS, COMPARED)
+    # Indented: a block of code, whatever is in it.
+    writer.text("recipe", "".join(f"    {line}\n" for line in dump(recipe).splitlines()))
+    writer.graph(graph_of(plan.model))
+    examples = [train.example(int(number), 0)[0] for number in _spread(len(train.photos), 32)]
+    writer.image("augmented training photos", photo_grid(examples), 0)
 
 
 def _forget(run: Run, state: dict[str, Any] | None) -> None:
@@ -273,12 +298,15 @@ def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events) -> dict[str,
         model = features_model(model)
         run.write_neighbours(fitting.neighbours)
     run.write_model(model)
-    metrics = _measure(plan, model, fitting, run)
+    shown = _spread(len(plan.data.val.photos), POINTS)
+    observer = Observer(model, shown)
+    metrics, found = _measure(plan, observer, fitting, run)
     metrics["seconds"] = {"training": trained_seconds, "all": fitting.rows.spent}
-    split = "test" if "test" in metrics else "validation"
-    picture = confusion_picture(metrics[split]["confusion"], plan.data.classes)
-    events.writer.image(f"confusion matrix ({split})", picture, events.step)
-    events.writer.scalars({f"{split}_accuracy": metrics[split]["accuracy"]}, events.step)
+    judged = {"validation": Judged(plan.data.val, found["validation"], metrics["validation"])}
+    if plan.data.test is not None:
+        judged["test"] = Judged(plan.data.test, found["test"], metrics["test"])
+    run.write_projector(projector_of(judged["validation"], observer, shown))
+    write_results(events.writer, judged, seconds=trained_seconds, step=events.step)
     run.write_metrics(metrics)
     shutil.rmtree(run.checkpoint)
     return metrics
@@ -291,23 +319,24 @@ def _activations(plan: Plan) -> Activations:
     return Activations(plan.model, tasks.of(recipe).identity(recipe), folder_of(recipe.cache), limit=limit)
 
 
-def _measure(plan: Plan, model: keras.Model, fitting: Fitting, run: Run) -> dict[str, Any]:
-    """The figures of validation and test by the best model; the only reading of the test split."""
+def _measure(plan: Plan, model: Observer, fitting: Fitting, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The figures of validation and test by the best model, and its answers; the only reading of the test split."""
     recipe, data, best = plan.recipe, plan.data, fitting.best
     task = tasks.of(recipe)
     # Not an index: a phase that stopped early leaves a gap in the numbers.
     row = next(row for row in fitting.rows.rows if row["epoch"] == best.epoch)
     ended = {} if fitting.ended is None else {"ended": str(fitting.ended) or "by Ctrl-C"}
     neighbours = fitting.neighbours
+    found = {"validation": scores.of_rows(model, data.val, neighbours)}
     metrics: dict[str, Any] = {
         "format": 1,
         **ended,
         "best": {"epoch": row["epoch"], "phase": row["phase"], MONITOR: best.value, "temperature": best.temperature},
-        "validation": task.measure(data.val.truth, scores.of_rows(model, data.val, neighbours), data.classes),
+        "validation": task.measure(data.val.truth, found["validation"], data.classes),
     }
     if data.test is not None:
-        found = scores.of_rows(model, data.test, neighbours)
-        metrics["test"] = task.measure(data.test.truth, found, data.classes)
+        found["test"] = scores.of_rows(model, data.test, neighbours)
+        metrics["test"] = task.measure(data.test.truth, found["test"], data.classes)
         run.write_predictions(
             [
                 {
@@ -316,10 +345,10 @@ def _measure(plan: Plan, model: keras.Model, fitting: Fitting, run: Run) -> dict
                     "prediction": data.classes[int(row.argmax())],
                     "probability": f"{row.max():.6f}",
                 }
-                for photo, row in zip(data.test.photos, found, strict=True)
+                for photo, row in zip(data.test.photos, found["test"], strict=True)
             ]
         )
-    return metrics
+    return metrics, found
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:

@@ -25,7 +25,8 @@ from kerastk.datasets.augment import (
     policy,
 )
 from kerastk.errors import RecipeError
-from kerastk.recipe import AUGMENT_POLICIES, AUGMENT_STEPS, Finetune
+from kerastk.notation import AUGMENT_POLICIES, AUGMENT_STEPS
+from kerastk.recipe import Finetune
 
 
 class Fixed:

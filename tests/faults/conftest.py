@@ -15,14 +15,17 @@ CONFIGURATIONS = {
     "off": {**TUNED, "cache": "off", "augment": "light", "learning_rate": 1e-3},
     # Batch statistics that are live, and dropout.
     "fresh": {**COMMON, **SMALL, "learning_rate": 3e-3},
-    # Two phases that are trained.
-    "phases": {**TUNED, "probe": "train", "head_epochs": 2, "epochs": 2, "learning_rate": 1e-3},
+    # Two phases that are trained, and all that TensorBoard can be shown of it.
+    "phases": {
+        **TUNED, "probe": "train", "head_epochs": 2, "epochs": 2, "learning_rate": 1e-3, "histograms": True,
+        "gradient_norms": True,
+    },
     # An optimizer for each block.
     "all": {**COMMON, "cache": "off", "unfreeze": "all", "layer_decay": 0.75, "learning_rate": 1e-3},
     # So fast that the first epoch is better than any after it.
     "best": {**TUNED, "probe": "none", "learning_rate": 1e-3, "warmup_epochs": 1.0},
     "stops": {**TUNED, "probe": "none", "learning_rate": 1e-3, "epochs": 12, "patience": 2},
-}
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -27,7 +27,7 @@ STEPS, MARK = 7, 3
 EPOCHS = 4
 # Longer than any of them takes; then it hangs.
 LIMIT_SECONDS = 300
-TIMINGS = ("seconds", "photos_per_second", "wait_share")
+TIMINGS = ("seconds", "photos_per_second", "wait_share", "final/seconds")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def log(run):
 def events(run, split):
     """(step, value) of each tag in the order in which TensorBoard reads them; no step comes twice, none goes back."""
     found = defaultdict(list)
-    for file in sorted((run.events / split).iterdir()):
+    for file in sorted((run.events / split).glob("*.tfevents.*")):
         for event in EventFileLoader(str(file)).Load():
             for value in event.summary.value:
                 steps = [step for step, _ in found[value.tag]]

@@ -153,7 +153,8 @@ def scalars(run, split):
     import tensorflow
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-    events = [event for file in (run.events / split).iterdir() for event in EventFileLoader(str(file)).Load()]
+    files = (run.events / split).glob("*.tfevents.*")
+    events = [event for file in files for event in EventFileLoader(str(file)).Load()]
     found = [tensorflow.make_ndarray(value.tensor) for event in events for value in event.summary.value]
     return [float(value) for value in found if value.dtype.kind == "f" and value.ndim == 0]
 
