@@ -14,6 +14,13 @@ AUGMENT_STEPS = {
     "jitter": ((0, 1), (0, 0.5)), "grey": ((0, 1),), "blur": ((0, 1),), "erase": ((0, 1),),
     "randaugment": (range(1, 15), (0, 30)), "trivialaugment": (), "augmix": ((1, 10),),
 }  # fmt: skip
+# The optimizers: what learning rate does about what 1 does for AdamW, and what numbers of a recipe they take.
+OPTIMIZERS = {
+    "adamw": (1.0, ("weight_decay",)), "sgd": (30.0, ("momentum", "nesterov", "weight_decay")),
+    "rmsprop": (1.0, ("momentum", "weight_decay")), "adagrad": (10.0, ("weight_decay",)),
+    "adadelta": (1000.0, ("weight_decay",)), "adam": (1.0, ()), "nadam": (1.0, ("weight_decay",)),
+    "lion": (0.2, ("weight_decay",)), "muon": (1.0, ("momentum", "nesterov", "weight_decay")),
+}  # fmt: skip
 # The learning-rate schedules and the range of each of their numbers; of those in _SEVERAL there may be more than one.
 SCHEDULES = {
     "constant": {}, "cosine": {"final": (0.0, 1.0)}, "exponential": {"final": (1e-6, 1.0)},

@@ -68,8 +68,9 @@ def _option(field: dataclasses.Field) -> click.Option:
     flag = "--" + field.name.replace("_", "-")
     meta = field.metadata
     default = meta["auto"] if field.default is None else str(field.default)
-    if isinstance(field.default, bool):
-        help = f"{meta['help']}  [default: {'on' if field.default else 'off'}]"
+    if field.type in (bool, bool | None):
+        default = default if field.default is None else "on" if field.default else "off"
+        help = f"{meta['help']}  [default: {default}]"
         return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=help)
     unit = f" {meta['unit']}" if meta["unit"] else ""
     help = f"{meta['help']}  [default: {default}{unit if field.default is not None else ''}]"

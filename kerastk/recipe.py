@@ -23,6 +23,7 @@ from kerastk.errors import RecipeError
 from kerastk.notation import (
     AUGMENT_POLICIES,
     AUGMENT_STEPS,
+    OPTIMIZERS,
     PLATEAU_PATIENCE,
     SCHEDULES,
     check_augmentation,
@@ -42,9 +43,9 @@ DROPOUT = 0.2
 CACHE_SIZE = "20GB"
 # What has no effect where nothing is trained.
 _OF_TRAINING = (
-    "patience", "min_delta", "start_from_epoch", "time", "schedule", "weight_decay", "clipnorm", "l1", "l2",
-    "label_smoothing", "focal_gamma", "dropout", "views", "cache_dtype", "epoch_parts", "histograms", "gradient_norms",
-    "profile",
+    "optimizer", "momentum", "nesterov", "accumulate", "ema", "schedule", "weight_decay", "clipnorm", "l1", "l2",
+    "patience", "min_delta", "start_from_epoch", "time", "label_smoothing", "focal_gamma", "dropout", "views",
+    "cache_dtype", "epoch_parts", "histograms", "gradient_norms", "profile",
 )  # fmt: skip
 # Paths may be long; and to what is nested deep, tomllib gives memory by the square of its length.
 _LARGEST = 2**15
@@ -114,9 +115,26 @@ class Recipe:
         None, "Linear rise of the learning rate at the start of the main phase.", group="training",
         auto="1, or a tenth of a shorter phase", unit="epochs", low=0, high=1000,
     )  # fmt: skip
-    weight_decay: float | None = option(
-        None, "AdamW's decoupled weight decay.", group="training", auto="0.05", low=0, high=10
+    optimizer: str | None = option(
+        None, "What turns gradients into steps.", group="training", choices=tuple(OPTIMIZERS), auto="adamw"
     )
+    momentum: float | None = option(
+        None, "Momentum of sgd, rmsprop and muon.", group="training", auto="0.9; 0 for rmsprop, 0.95 for muon",
+        low=0, below=1,
+    )  # fmt: skip
+    nesterov: bool | None = option(None, "Nesterov's momentum, of sgd and muon.", group="training", auto="on for muon")
+    accumulate: int | None = option(
+        None, "Batches whose gradients make one step: a batch size that the memory has no room for.",
+        group="training", auto="1", low=1, high=10_000,
+    )  # fmt: skip
+    ema: float | None = option(
+        None, "Judge and keep an average of the weights over the steps, with this momentum, like 0.99.",
+        group="training", auto="no average", low=0, below=1,
+    )  # fmt: skip
+    weight_decay: float | None = option(
+        None, "Decoupled weight decay of all optimizers but adam; it spares biases and normalisation.",
+        group="training", auto="0.05, in proportion to the optimizer's usual learning rate", low=0, high=10,
+    )  # fmt: skip
     clipnorm: float | None = option(
         None, "Largest global norm of the gradients; 0 leaves them as they are.",
         group="training", auto="1", low=0, high=1e6,
@@ -182,6 +200,12 @@ class Recipe:
                 raise RecipeError(f"schedule {self.schedule} lowers nothing before patience {self.patience} ends it.")
         if self.profile is not None:
             profile_steps(self.profile)
+        for name in ("momentum", "nesterov", "weight_decay"):
+            if getattr(self, name) is not None and name not in OPTIMIZERS[self.optimizer or "adamw"][1]:
+                takers = [each for each, (_, numbers) in OPTIMIZERS.items() if name in numbers]
+                raise RecipeError(f"the optimizer {self.optimizer or 'adamw'} takes no {name}; {', '.join(takers)} do.")
+        if self.nesterov and self.momentum == 0:
+            raise RecipeError("nesterov is a kind of momentum; momentum must be more than 0.")
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "gpu") or (number and not (kind == "gpu" and number.isdecimal())):
             raise RecipeError(f"device must be auto, cpu, gpu or gpu:N; got {shown(self.device)}.")
@@ -356,6 +380,8 @@ class Finetune(Recipe):
             self._refuse(("manifold_mixup",), "with unfreeze all (nothing is frozen)")
             if self.probe != "train":
                 self._refuse(("views", "cache_dtype"), "with unfreeze all (nothing is frozen)")
+        if self.layer_decay is not None and (self.accumulate or 1) > 1:
+            raise RecipeError("accumulate does not go with layer_decay: each block would clip gradients of its own.")
         if self.balance != "focal":
             self._refuse(("focal_gamma",), "without balance focal")
         if self.head == "knn" and self.balance != "none":
@@ -388,6 +414,7 @@ class Finetune(Recipe):
         its splits; `solvable` says whether the head can be solved at once. `views` the trainer fills in.
         """
         fresh = self.weights == "none"
+        scale, numbers = OPTIMIZERS[self.optimizer or "adamw"]
         values: dict[str, Any] = {
             "base": base,
             "image_size": image_size,
@@ -406,12 +433,12 @@ class Finetune(Recipe):
                 values["probe"] = _or(self.probe, "solve" if solvable else "train")
         if values.get("probe") == "train":
             values["head_epochs"] = _or(self.head_epochs, 20 if self.head_alone else 3)
-            values["head_learning_rate"] = _or(self.head_learning_rate, 2e-3)
+            values["head_learning_rate"] = _or(self.head_learning_rate, scale * 2e-3)
         if not self.head_alone:
             epochs = _or(self.epochs, 30 if fresh else 16)
             values["epochs"] = epochs
             gentle = 3e-4 if values.get("unfreeze") == 1 else 1e-4
-            values["learning_rate"] = _or(self.learning_rate, 1e-3 if fresh else gentle)
+            values["learning_rate"] = _or(self.learning_rate, scale * (1e-3 if fresh else gentle))
             values["warmup_epochs"] = _or(self.warmup_epochs, float(min(1.0, epochs / 10)))
             values["mixup"], values["cutmix"] = _or(self.mixup, 0.0), _or(self.cutmix, 0.0)
             if values.get("unfreeze", "all") not in ("all", stages):
@@ -426,7 +453,10 @@ class Finetune(Recipe):
             values["l1"], values["l2"] = _or(self.l1, 0.0), _or(self.l2, 0.0)
             values["focal_gamma"] = _or(self.focal_gamma, 2.0) if self.balance == "focal" else None
             values["schedule"] = _or(self.schedule, "cosine")
-            values["weight_decay"] = _or(self.weight_decay, 0.05)
+            values["optimizer"] = _or(self.optimizer, "adamw")
+            values["accumulate"] = _or(self.accumulate, 1)
+            if "weight_decay" in numbers:
+                values["weight_decay"] = _or(self.weight_decay, 0.05 / scale)
             values["clipnorm"] = _or(self.clipnorm, 1.0)
             values["label_smoothing"] = _or(self.label_smoothing, 0.1)
             values["dropout"] = _or(self.dropout, DROPOUT)

@@ -16,7 +16,10 @@ def loaded_by(code):
 
 
 def test_importing_kerastk_loads_nothing_heavy():
-    light = ("kerastk", *(f"kerastk.{name}" for name in ("recipe", "notation", "errors", "options", "recipes", "testing")))
+    light = (
+        "kerastk",
+        *(f"kerastk.{name}" for name in ("recipe", "notation", "errors", "options", "recipes", "testing")),
+    )
     assert loaded_by(f"import {', '.join(light)}") == "[]"
 
 

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from kerastk.errors import RecipeError
-from kerastk.notation import schedule_numbers, seconds, size_bytes, split_fractions
+from kerastk.notation import OPTIMIZERS, SCHEDULES, schedule_numbers, seconds, size_bytes, split_fractions
 from kerastk.recipe import Finetune, construct, dump, load
 from kerastk.storage import write_atomic
 
@@ -95,6 +95,13 @@ def test_a_recipe_is_frozen():
         ({"schedule": "step:at=0.8/0.6"}, "at of the schedule step must be rising numbers like 0.5/0.75, from 0.01"),
         ({"schedule": "step:factor=nan"}, "factor of the schedule step must be a number"),
         ({"schedule": "plateau:patience=5", "patience": 5}, "lowers nothing before patience 5 ends it"),
+        ({"optimizer": "adamm"}, "optimizer must be one of adamw, sgd, rmsprop"),
+        ({"momentum": 0.9}, "the optimizer adamw takes no momentum; sgd, rmsprop, muon do."),
+        ({"optimizer": "lion", "nesterov": True}, "the optimizer lion takes no nesterov; sgd, muon do."),
+        ({"optimizer": "adam", "weight_decay": 0.1}, "the optimizer adam takes no weight_decay; adamw, sgd"),
+        ({"optimizer": "sgd", "nesterov": True, "momentum": 0}, "nesterov is a kind of momentum"),
+        ({"layer_decay": 0.7, "accumulate": 2}, "accumulate does not go with layer_decay"),
+        ({"ema": 1.0}, "ema must be at least 0 and below 1"),
         ({"min_delta": -1.0}, "min_delta must be at least 0"),
         ({"data": "a\0b"}, "NUL"),
         ({"histograms": "yes"}, "histograms must be true or false; got 'yes'"),
@@ -117,6 +124,7 @@ def test_a_wrong_value_is_refused_with_what_would_work(values, said):
 
 CACHED = ("views", "cache_size", "cache_dtype")
 TRAINED = (
+    "optimizer", "accumulate",
     "schedule", "l1", "l2", "patience", "min_delta", "start_from_epoch", "weight_decay", "clipnorm", "label_smoothing",
     "dropout",
 )  # fmt: skip
@@ -124,14 +132,14 @@ MAIN = ("epochs", "learning_rate", "warmup_epochs")
 HEAD = ("head_epochs", "head_learning_rate")
 MIXED = ("manifold_mixup", "mixup", "cutmix")
 WATCHED = ("histograms", "gradient_norms", "profile")
-SOLVED = ("layer_decay", *MIXED, "epoch_parts", "views", "cache_dtype", *WATCHED)
+SOLVED = ("layer_decay", *MIXED, "epoch_parts", "views", "cache_dtype", "ema", *WATCHED)
 VALUES = {
     "views": 2, "cache_size": "1GB", "cache_dtype": "float16", "patience": 2, "weight_decay": 0.1, "clipnorm": 1.0,
     "label_smoothing": 0.1, "dropout": 0.3, "epochs": 3, "learning_rate": 0.1, "warmup_epochs": 1.0, "head_epochs": 2,
     "head_learning_rate": 0.1, "unfreeze": "all", "probe": "solve", "layer_decay": 0.5, "cache": "folder",
     "max_bad": 0.1, "manifold_mixup": 0.2, "mixup": 0.2, "cutmix": 1.0, "epoch_parts": 2, "histograms": True,
     "gradient_norms": True, "profile": "1:2", "schedule": "cosine", "l1": 1e-4, "l2": 1e-4, "focal_gamma": 1.0,
-    "min_delta": 0.01, "start_from_epoch": 2, "time": "10m",
+    "optimizer": "sgd", "accumulate": 2, "ema": 0.9, "min_delta": 0.01, "start_from_epoch": 2, "time": "10m",
 }  # fmt: skip
 # What each kind of recipe does not use.
 UNUSED = [
@@ -242,7 +250,7 @@ def test_float16_on_a_cpu_is_refused():
 def test_an_unknown_key_gets_the_nearest_names():
     with pytest.raises(RecipeError, match=r"no option 'learning-rat'. Did you mean learning_rate"):
         construct(Finetune, {"learning-rat": 1})
-    with pytest.raises(RecipeError, match="Known: augment, balance"):
+    with pytest.raises(RecipeError, match="Known: accumulate, augment"):
         construct(Finetune, {"zzz": 1})
 
 
@@ -298,6 +306,29 @@ def test_resolve_fills_in_the_defaults():
     fresh = resolved(weights="none")
     assert (fresh.epochs, fresh.learning_rate, fresh.patience) == (30, 1e-3, 15)
     assert resolved(stages=1).unfreeze == "all"
+
+
+def test_the_learning_rate_and_the_decay_go_by_the_optimizer():
+    sgd, adam = resolved(optimizer="sgd"), resolved(optimizer="adam", probe="train")
+    assert (sgd.learning_rate, sgd.weight_decay) == pytest.approx((9e-3, 0.05 / 30))
+    assert (adam.learning_rate, adam.weight_decay, adam.head_learning_rate) == (3e-4, None, 2e-3)
+    assert resolved(optimizer="sgd", learning_rate=1.0).learning_rate == 1.0
+    assert resolved().optimizer == "adamw"
+
+
+def test_the_optimizers_of_a_recipe_are_those_of_the_training():
+    from kerastk.training import optimizers, schedules
+
+    assert set(OPTIMIZERS) == set(optimizers.OPTIMIZERS)
+    for name, (scale, numbers) in OPTIMIZERS.items():
+        assert scale == optimizers.OPTIMIZERS[name].rate_scale
+        taken = set(optimizers.OPTIMIZERS[name].numbers) & {"momentum", "nesterov", "weight_decay"}
+        assert set(numbers) == taken
+    for name, numbers in schedules.SCHEDULES.items():
+        for key, number in numbers.numbers.items():
+            assert isinstance(SCHEDULES[name][key], range) == number.whole
+            assert (SCHEDULES[name][key][0], SCHEDULES[name][key][-1]) == (number.low, number.high)
+    assert set(SCHEDULES) == {*schedules.SCHEDULES, "plateau"}
 
 
 def test_activations_are_mixed_where_something_is_frozen():

@@ -145,6 +145,31 @@ class Guard(keras.callbacks.Callback):
         raise Diverged(f"{what}, learning rate {rate:.2g}; try --learning-rate {rate / 10:.1g} or --precision float32")
 
 
+class Averaged(keras.callbacks.Callback):
+    """At an epoch's end puts the averages of the weights in their place, until `back`, a callback that comes later.
+
+    In between `Validation` judges them and `Best` keeps them. The averages are the optimizer's (its option `ema`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self._put_back())
+        self._own: list[tuple[keras.Variable, np.ndarray]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Put the averages in."""
+        for each in inner_optimizers(self.model.optimizer):
+            pairs = zip(each._trainable_variables, each._model_variables_moving_average, strict=True)
+            for variable, average in pairs:
+                self._own.append((variable, np.array(variable)))
+                variable.assign(average)
+
+    def _put_back(self) -> None:
+        for variable, value in self._own:
+            variable.assign(value)
+        self._own = []
+
+
 class Plateau(keras.callbacks.Callback):
     """Lowers the learning rate to `factor` of it after `patience` epochs of a phase without a better `MONITOR`.
 

@@ -8,7 +8,7 @@ import keras
 
 from kerastk.networks.classifier import logits_model
 from kerastk.networks.cuts import blocks, cache_cut, cut_for, split_at
-from kerastk.training import schedules
+from kerastk.training import optimizers, schedules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,13 +160,18 @@ def optimizer(
     phase: Phase,
     steps_per_epoch: int,
     *,
-    weight_decay: float,
     clipnorm: float,
     precision: str,
     layer_decay: float | None = None,
     model: keras.Model | None = None,
+    name: str = "adamw",
+    ema: float | None = None,
+    **numbers: Any,
 ) -> keras.optimizers.Optimizer:
-    """AdamW (arXiv:1711.05101) for the phase; decay spares biases and the scales of normalisation.
+    """The phase's optimizer (`optimizers.optimizer`, which takes `numbers`) along its schedule.
+
+    With `ema` averages of the weights are kept beside them; unlike Keras's own they stay there when a fit ends, since
+    a phase may take two (`callbacks.Averaged` looks at them).
 
     With `layer_decay` the learning rate of each block of `model` is that of the block above times this factor, the
     head's being the phase's own (arXiv:1801.06146 and 2106.08254).
@@ -175,18 +180,19 @@ def optimizer(
     itself only for models whose own policy is float16; here it is the layers'.
     """
 
-    def adamw(share: float, clip: float) -> keras.optimizers.Optimizer:
+    def plain(share: float, clip: float) -> keras.optimizers.Optimizer:
         rate = schedule(phase, steps_per_epoch, share)
-        made = keras.optimizers.AdamW(rate, weight_decay=weight_decay, global_clipnorm=clip or None)
-        made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        made = optimizers.optimizer(name, rate, clipnorm=clip or None, ema=ema, **numbers)
+        if ema is not None:
+            made.finalize_variable_values = lambda variables: None
         return made
 
     if layer_decay is None:
-        made = adamw(1.0, clipnorm)
+        made = plain(1.0, clipnorm)
     else:
-        by_path = keras.optimizers.OptimizerMap(adamw(1.0, 0.0))
+        by_path = keras.optimizers.OptimizerMap(plain(1.0, 0.0))
         for depth, names in enumerate(blocks(model)):
-            inner = adamw(layer_decay**depth, 0.0)
+            inner = plain(layer_decay**depth, 0.0)
             for weight in (weight for name in names - {"head"} for weight in _trained(model, name)):
                 by_path[weight.path] = inner
         made = ClippedMultiOptimizer(by_path, clipnorm)

@@ -26,7 +26,7 @@ from kerastk.run import Run
 from kerastk.screen import Screen
 from kerastk.training import resuming
 from kerastk.training.cache import Activations
-from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Guard, Plateau, Validation
+from kerastk.training.callbacks import MONITOR, Averaged, Best, Deadline, EpochRows, Guard, Plateau, Validation
 from kerastk.training.checkpoint import Checkpoints
 from kerastk.training.device import set_precision
 from kerastk.training.fitting import Fitting
@@ -42,7 +42,9 @@ from kerastk.training.signals import Ended, Signals
 from kerastk.training.store import folder_of
 from kerastk.training.tensorboard import Events, Writer, cut
 
-OPTIMISATION = ("weight_decay", "clipnorm", "precision", "layer_decay")
+OPTIMISATION = (
+    "momentum", "nesterov", "weight_decay", "clipnorm", "accumulate", "ema", "precision", "layer_decay",
+)  # fmt: skip
 
 
 def train(
@@ -205,6 +207,10 @@ def _execute(
     deadline = None if recipe.time is None else Deadline(seconds(recipe.time), rows, validation)
     name, numbers = schedule_numbers(recipe.schedule or "cosine")
     plateau = Plateau(**{"factor": 0.3, "patience": PLATEAU_PATIENCE, **numbers}) if name == "plateau" else None
+    averaged = None if recipe.ema is None else Averaged()
+    judging = [validation, Guard(), best]
+    if averaged is not None:
+        judging = [averaged, *judging, averaged.back]
     steering = [each for each in (deadline, plateau) if each is not None]
     watching = _watching(recipe, events, screen)
     rows.sinks.append(lambda row: run.write_log(rows.rows))
@@ -217,7 +223,7 @@ def _execute(
                 data=data,
                 device=plan.device,
                 objective=tasks.of(recipe).objective(recipe, data),
-                optimisation={name: getattr(recipe, name) for name in OPTIMISATION},
+                optimisation={"name": recipe.optimizer, **{name: getattr(recipe, name) for name in OPTIMISATION}},
                 penalty=(recipe.l1 or 0.0, recipe.l2 or 0.0),
                 cache_required=recipe.cache != "auto",
                 activations=_activations(plan),
@@ -232,7 +238,7 @@ def _execute(
                     Checkpoints(run.checkpoint),
                     signals,
                     model,
-                    [validation, Guard(), best, *steering, events, *watching, rows, screen.batches(), *callbacks],
+                    [*judging, *steering, events, *watching, rows, screen.batches(), *callbacks],
                     parts=recipe.epoch_parts or 1,
                     data=data.manifest.sha256,
                     classes=len(data.classes),

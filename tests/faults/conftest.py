@@ -22,6 +22,12 @@ CONFIGURATIONS = {
     },
     # An optimizer for each block.
     "all": {**COMMON, "cache": "off", "unfreeze": "all", "layer_decay": 0.75, "learning_rate": 1e-3},
+    # What callbacks and optimizers of the training kit have to remember.
+    "kit": {
+        **COMMON, **SMALL, "learning_rate": 3e-3, "optimizer": "rmsprop", "momentum": 0.5, "ema": 0.9, "accumulate": 2,
+        "schedule": "plateau:patience=1", "warmup_epochs": 0.5, "balance": "sample", "mixup": 0.2, "cutmix": 1.0,
+        "augment": "crop:0.5,randaugment", "l2": 1e-4, "gradient_norms": True, "histograms": True, "time": "2h",
+    },
     # So fast that the first epoch is better than any after it.
     "best": {**TUNED, "probe": "none", "learning_rate": 1e-3, "warmup_epochs": 1.0},
     "stops": {**TUNED, "probe": "none", "learning_rate": 1e-3, "epochs": 12, "patience": 2},

@@ -43,6 +43,7 @@ def kill_in_turn(case, servers, batches, **job):
         ("cache", [12, 7]),
         ("phases", [5, 16]),
         ("fresh", [12]),
+        ("kit", [12]),
         pytest.param("off", [12, 7], marks=pytest.mark.slow),
         pytest.param("all", [12, 7], marks=pytest.mark.slow),
         pytest.param("fresh", [2, 8, 3, 9], marks=pytest.mark.slow),
