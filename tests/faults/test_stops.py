@@ -59,6 +59,7 @@ def test_sigterm_in_mid_epoch_ends_the_batch_and_the_printed_command_goes_on(cas
     assert not hit.run.checkpoint.exists()
 
 
+@pytest.mark.slow
 def test_sigterm_twice_is_sigterm(case, first, second, reference):
     hit = case("cache")
     death = first.run(hit.out, **hit.job, at=[17, "send", "SIGTERM", "SIGTERM"])
@@ -69,7 +70,9 @@ def test_sigterm_twice_is_sigterm(case, first, second, reference):
 
 
 # The first save is the probe's: there is nothing to wait for. The fifth is made after two epochs.
-@pytest.mark.parametrize(("name", "call", "done"), [("*/arrays.npz", 1, 0), ("*/sha256.json", 9, 14)])
+@pytest.mark.parametrize(
+    ("name", "call", "done"), [pytest.param("*/arrays.npz", 1, 0, marks=pytest.mark.slow), ("*/sha256.json", 9, 14)]
+)
 def test_sigterm_during_a_save_leaves_nothing_half_written(name, call, done, case, first, second, reference):
     hit = case("cache")
     watch = {"under": str(hit.run.path), "name": name, "call": call, "send": "SIGTERM"}
@@ -81,6 +84,7 @@ def test_sigterm_during_a_save_leaves_nothing_half_written(name, call, done, cas
     goes_on_to_the_same_end(hit, second, reference("cache"), batches=4 * STEPS - done)
 
 
+@pytest.mark.slow
 def test_sigterm_after_the_last_batch_leaves_only_the_measuring_to_be_done(case, first, second, reference):
     hit = case("cache")
     death = first.run(hit.out, **hit.job, at=["end", "send", "SIGTERM"])
@@ -110,6 +114,7 @@ def test_ctrl_c_ends_the_run_with_the_best_model_so_far(case, first, second, ref
     assert "is complete" in death.said
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_leaves_at_once_and_resumes(case, first, second, reference):
     hit = case("cache")
     death = first.run(hit.out, cli=arguments(hit), env=hit.env, at=[12, "send", "SIGINT", "SIGINT"])
@@ -121,7 +126,9 @@ def test_ctrl_c_twice_leaves_at_once_and_resumes(case, first, second, reference)
 
 
 # In the middle of an epoch; before a checkpoint in it, whose loss is still a number; in an epoch's last batch.
-@pytest.mark.parametrize("batch", [STEPS * 3 + 1, STEPS * 3 + 3, STEPS * 4])
+@pytest.mark.parametrize(
+    "batch", [*(pytest.param(number, marks=pytest.mark.slow) for number in (STEPS * 3 + 1, STEPS * 3 + 3)), STEPS * 4]
+)
 def test_a_weight_that_is_no_number_stops_the_run_with_the_best_model_before_it(batch, case, first, second, reference):
     hit, whole = case("best"), reference("best")
     best = whole.run.metrics["best"]
@@ -158,6 +165,7 @@ def scalars(run, split):
     return [float(value) for value in found if value.dtype.kind == "f" and value.ndim == 0]
 
 
+@pytest.mark.slow
 def test_a_run_without_a_number_from_the_start_leaves_no_model_and_one_line(case, first):
     hit = case("off", probe="none")
     death = first.run(hit.out, **hit.job, at=[2, "nan"])
