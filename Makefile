@@ -12,7 +12,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --ignore tests/faults
 
 # Runs killed, starved and lied to, each a real process.
 test-faults: .venv/ready

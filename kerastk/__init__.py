@@ -20,6 +20,7 @@ _HOMES = {
     "KerastkError": "kerastk.errors",
     "train": "kerastk.training.trainer",
     "resume": "kerastk.training.trainer",
+    "find_learning_rate": "kerastk.training.trainer",
     "load": "kerastk.predictor",
     "build": "kerastk.library",
     "open_data": "kerastk.library",

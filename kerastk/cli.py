@@ -314,6 +314,44 @@ def check(data: str, out: Path | None, strict: bool) -> None:
         raise GateError(f"{len(look.findings)} findings.")
 
 
+@commands.command(name="lr-find", cls=RecipeCommand, recipe=Finetune)
+@click.argument("data", metavar="DATA|RECIPE")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="lr-find.png", show_default=True,
+    help="Write the picture to a .png file, and the curve to a .csv file beside it.",
+)  # fmt: skip
+def lr_find(data: str, out: Path, **values: Any) -> None:
+    """Find a learning rate by a range test.
+
+    Trains for at most 100 batches while the learning rate grows from 1e-7 to 10, and suggests the one at which the loss
+    falls steepest. DATA is as for `finetune`; or a recipe's name or file. No run is made. `--learning-rate auto` does
+    the same at the start of a run.
+    """
+    from kerastk.storage import check_ending
+
+    check_ending(out, (".png",))
+    base: dict[str, Any] = {"data": data}
+    kind = Finetune
+    if data in recipes.names() or data.endswith(".toml"):
+        kind, base = parse(_recipe_file(data))
+    recipe = construct(kind, base | given(kind, values) | {"learning_rate": "auto"})
+    start_backend()
+    import io
+
+    from kerastk.datasets.table import csv_writer
+    from kerastk.storage import write_atomic
+
+    found = kerastk.find_learning_rate(recipe)
+    text = io.StringIO(newline="")
+    rows = found.rows()
+    write = csv_writer(text, list(rows[0]))
+    for row in rows:
+        write(row)
+    write_atomic(out.with_suffix(".csv"), text.getvalue())
+    write_atomic(out, found.picture())
+    click.echo(f"--learning-rate {found.suggestion:.2g}   ({out}, {out.with_suffix('.csv')})")
+
+
 @commands.command()
 @click.argument("data")
 @click.option("--policy", default="light", show_default=True, metavar="NAME|STEPS", help="As --augment of `finetune`.")

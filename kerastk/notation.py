@@ -32,6 +32,8 @@ SCHEDULES = {
 }  # fmt: skip
 _SEVERAL = ("at",)
 PLATEAU_PATIENCE = 2
+# How often a run goes back from a loss that is no number.
+MOST_ROLLBACKS = 3
 
 
 def split_fractions(split: str) -> tuple[float, float, float]:

@@ -44,7 +44,7 @@ CACHE_SIZE = "20GB"
 # What has no effect where nothing is trained.
 _OF_TRAINING = (
     "optimizer", "momentum", "nesterov", "accumulate", "ema", "schedule", "weight_decay", "clipnorm", "l1", "l2",
-    "patience", "min_delta", "start_from_epoch", "time", "label_smoothing", "focal_gamma", "dropout", "views",
+    "patience", "min_delta", "start_from_epoch", "time", "on_nan", "label_smoothing", "focal_gamma", "dropout", "views",
     "cache_dtype", "epoch_parts", "histograms", "gradient_norms", "profile",
 )  # fmt: skip
 # Paths may be long; and to what is nested deep, tomllib gives memory by the square of its length.
@@ -103,8 +103,8 @@ class Recipe:
         auto="16; 30 with --weights none", unit="epochs", low=1, high=100_000, common=True,
     )  # fmt: skip
     batch_size: int = option(32, "Photos a step.", group="training", low=1, high=65_536, common=True)
-    learning_rate: float | None = option(
-        None, "Peak learning rate of the main phase.", group="training",
+    learning_rate: float | str | None = option(
+        None, "Peak learning rate of the main phase; auto finds one (`kerastk lr-find`).", group="training",
         auto="0.0003 for one stage, 0.0001 for more; 0.001 with --weights none", low=1e-9, high=10, common=True,
     )  # fmt: skip
     schedule: str | None = option(
@@ -159,6 +159,11 @@ class Recipe:
         None, "Stop training so that the whole run, its test included, takes no longer: 90s, 10m, 1h30m. The time "
         "before an interruption counts.", group="training", auto="no limit",
     )  # fmt: skip
+    on_nan: str | None = option(
+        None, "What to do when the loss is no longer a number: stop with the best model before that, or roll back to "
+        "the last checkpoint at half the learning rate, at most three times.", group="training",
+        choices=("stop", "rollback"), auto="stop",
+    )  # fmt: skip
     precision: str = option(
         "auto", "Arithmetic of the layers. auto: bfloat16 on a GPU that has it, float16 on an older one, float32 on "
         "a CPU.", group="training", choices=("auto", "float32", "bfloat16", "float16"),
@@ -191,6 +196,8 @@ class Recipe:
             object.__setattr__(self, field.name, _checked(field, _kind(type(self), field), getattr(self, field.name)))
         if self.split is not None:
             split_fractions(self.split)
+        if isinstance(self.learning_rate, str) and self.learning_rate != "auto":
+            raise RecipeError(f"learning_rate must be a number or auto; got {shown(self.learning_rate)}.")
         if self.time is not None:
             seconds(self.time)
         if self.schedule is not None:
@@ -454,6 +461,7 @@ class Finetune(Recipe):
             values["focal_gamma"] = _or(self.focal_gamma, 2.0) if self.balance == "focal" else None
             values["schedule"] = _or(self.schedule, "cosine")
             values["optimizer"] = _or(self.optimizer, "adamw")
+            values["on_nan"] = _or(self.on_nan, "stop")
             values["accumulate"] = _or(self.accumulate, 1)
             if "weight_decay" in numbers:
                 values["weight_decay"] = _or(self.weight_decay, 0.05 / scale)
@@ -572,7 +580,7 @@ def from_text(kind: type[Recipe], name: str, text: str) -> Any:
     try:
         if kinds == (int,):
             return int(text)
-        if kinds == (float,):
+        if float in kinds:
             return float(text)
     except ValueError:
         pass

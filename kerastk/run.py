@@ -17,7 +17,7 @@ from kerastk.datasets.files import run_file
 from kerastk.datasets.table import csv_writer
 from kerastk.errors import RunError
 from kerastk.recipe import Recipe, dump, load
-from kerastk.storage import atomic_path, write_atomic
+from kerastk.storage import atomic_path, clear_temporary, write_atomic
 
 FORMAT = 1
 # No file of a run that kerastk reads is larger, a million photos' data.json included.
@@ -138,6 +138,7 @@ class Run:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
+            clear_temporary(self.path)
             yield
 
     @property

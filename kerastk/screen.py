@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import keras
 
     from kerastk.run import Run
+    from kerastk.training.lr_find import RangeTest
     from kerastk.training.phases import Phase, Probe
     from kerastk.training.plan import Plan
 
@@ -92,7 +93,8 @@ class Screen:
         if not phase.epochs:
             how = SOLVED[phase.kind] if phase.kind == "knn" else how + SOLVED[phase.kind]
         else:
-            how += f"{phase.epochs} epochs, learning rate {phase.learning_rate:g}"
+            rate = "of a range test" if phase.learning_rate is None else f"{phase.learning_rate:g}"
+            how += f"{phase.epochs} epochs, learning rate {rate}"
         self.console.print(f"phase    {phase.name}: {what}, {how}")
         choice = plan.choices.get(phase.name)
         if choice is None or plan.recipe.weights == "none":
@@ -107,6 +109,10 @@ class Screen:
             f"{_count(choice.views, 'view')} of {photos:,} photos, {choice.size / 1e6:,.0f} MB; "
             f"{100 * choice.frozen_share:.0f} % of the network's work is done once"
         )
+
+    def ranged(self, result: "RangeTest") -> None:
+        """What a range test has found."""
+        self.console.print(f"rate     {result.suggestion:.2g}, by a range test of {len(result.rates)} batches")
 
     def solved(self, kind: str, note: str, *, rows: int, passed: float, solved: float) -> None:
         """The head is fitted."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,12 @@ from pathlib import Path
 from typing import IO
 
 from kerastk.errors import RecipeError
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
+
+
+def _temporary() -> str:
+    return f".{secrets.token_hex(8)}"
 
 
 def cache_folder() -> Path:
@@ -28,7 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Some writers (Keras among them) go by the ending, so it is kept.
-    temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}"
+    temporary = path.parent / f"{_temporary()}{path.suffix}"
     try:
         yield temporary
         _flush(temporary)
@@ -45,7 +52,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     Like `atomic_path`: the folder appears with all its files whole, or not at all.
     """
-    temporary = path.parent / f".{secrets.token_hex(8)}"
+    temporary = path.parent / _temporary()
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -57,6 +64,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _flush(path.parent)
+
+
+def clear_temporary(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder; nobody else may be writing in it."""
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink() if path.is_file() else shutil.rmtree(path)
 
 
 def _flush(path: Path) -> None:

@@ -102,6 +102,8 @@ def test_a_recipe_is_frozen():
         ({"optimizer": "sgd", "nesterov": True, "momentum": 0}, "nesterov is a kind of momentum"),
         ({"layer_decay": 0.7, "accumulate": 2}, "accumulate does not go with layer_decay"),
         ({"ema": 1.0}, "ema must be at least 0 and below 1"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number or auto; got 'fast'"),
+        ({"learning_rate": "0.1"}, "learning_rate must be a number or auto; got '0.1'"),
         ({"min_delta": -1.0}, "min_delta must be at least 0"),
         ({"data": "a\0b"}, "NUL"),
         ({"histograms": "yes"}, "histograms must be true or false; got 'yes'"),
@@ -124,7 +126,7 @@ def test_a_wrong_value_is_refused_with_what_would_work(values, said):
 
 CACHED = ("views", "cache_size", "cache_dtype")
 TRAINED = (
-    "optimizer", "accumulate",
+    "optimizer", "accumulate", "on_nan",
     "schedule", "l1", "l2", "patience", "min_delta", "start_from_epoch", "weight_decay", "clipnorm", "label_smoothing",
     "dropout",
 )  # fmt: skip
@@ -139,7 +141,8 @@ VALUES = {
     "head_learning_rate": 0.1, "unfreeze": "all", "probe": "solve", "layer_decay": 0.5, "cache": "folder",
     "max_bad": 0.1, "manifold_mixup": 0.2, "mixup": 0.2, "cutmix": 1.0, "epoch_parts": 2, "histograms": True,
     "gradient_norms": True, "profile": "1:2", "schedule": "cosine", "l1": 1e-4, "l2": 1e-4, "focal_gamma": 1.0,
-    "optimizer": "sgd", "accumulate": 2, "ema": 0.9, "min_delta": 0.01, "start_from_epoch": 2, "time": "10m",
+    "on_nan": "rollback", "optimizer": "sgd", "accumulate": 2, "ema": 0.9, "min_delta": 0.01, "start_from_epoch": 2,
+    "time": "10m",
 }  # fmt: skip
 # What each kind of recipe does not use.
 UNUSED = [

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from kerastk.storage import atomic_path, atomic_writer, cache_folder, write_atomic
+from kerastk.storage import atomic_path, atomic_writer, cache_folder, clear_temporary, write_atomic
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -32,6 +32,17 @@ def test_a_block_that_writes_nothing_is_an_error_and_leaves_nothing(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a"):
         pass
     assert os.listdir(tmp_path) == []
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    for name in ("log.csv", ".hidden", ".0123456789abcdef0.json", ".0123456789ABCDEF.json", "0123456789abcdef.json"):
+        (tmp_path / name).write_text("")
+    kept = set(os.listdir(tmp_path))
+    (tmp_path / ".0123456789abcdef.json").write_text("")
+    (tmp_path / ".fedcba9876543210").mkdir()
+    (tmp_path / ".fedcba9876543210" / "arrays.npz").write_text("")
+    clear_temporary(tmp_path)
+    assert set(os.listdir(tmp_path)) == kept
 
 
 def test_odd_names_survive_in_text(tmp_path):

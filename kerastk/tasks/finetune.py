@@ -169,8 +169,9 @@ def phases(recipe: Finetune) -> list[Phase | Probe]:
     curve = {}
     if recipe.schedule is not None:
         curve["schedule"], curve["numbers"] = schedule_numbers(recipe.schedule)
+    rate = None if recipe.learning_rate == "auto" else recipe.learning_rate
     main = {
-        **curve, "epochs": recipe.epochs, "learning_rate": recipe.learning_rate, "warmup_epochs": recipe.warmup_epochs,
+        **curve, "epochs": recipe.epochs, "learning_rate": rate, "warmup_epochs": recipe.warmup_epochs,
         "mixup": recipe.mixup or 0.0, "cutmix": recipe.cutmix or 0.0,
     }  # fmt: skip
     if recipe.weights == "none":

@@ -119,12 +119,22 @@ class Best(keras.callbacks.Callback):
 class Guard(keras.callbacks.Callback):
     """Raises `Diverged` at the first batch after which the loss is no longer a number, or an epoch's figure.
 
-    It comes after `Validation`, and before what writes.
+    It comes after `Validation`, and before what writes. `rollbacks` counts how often the run went back for it, each
+    time to half the learning rate.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.rollbacks = 0
         self._epoch = 0
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"rollbacks": self.rollbacks}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What a checkpoint kept."""
+        self.rollbacks = state["rollbacks"]
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Note the epoch."""
@@ -267,7 +277,8 @@ class EpochRows(keras.callbacks.Callback):
 
     `phase` and `split` are set before each phase. A row holds phase, epoch (from 1, over all phases), seconds,
     learning_rate (the larger of the epoch's first and last), photos_per_second, wait_share (of the training time,
-    waiting for data) and Keras's losses and metrics. `started` is when the run began, by `time.perf_counter`.
+    waiting for data) and Keras's losses and metrics. `started` is when the run began, by `time.perf_counter`; `before`
+    is what the processes before a resume took, in seconds.
     """
 
     def __init__(self, sinks: list[Callable[[dict], None]], started: float | None = None):
@@ -276,12 +287,13 @@ class EpochRows(keras.callbacks.Callback):
         self.sinks = sinks
         self.phase = ""
         self.rows: list[dict] = []
-        self._started, self._before = time.perf_counter() if started is None else started, 0.0
+        self._started, self.before = time.perf_counter() if started is None else started, 0.0
+        self._begin, self._rate, self._batches = self._started, 0.0, 0
 
     @property
     def spent(self) -> float:
         """Seconds since the run began, those of the processes before a resume included."""
-        return self._before + time.perf_counter() - self._started
+        return self.before + time.perf_counter() - self._started
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Start the clock."""
@@ -291,20 +303,17 @@ class EpochRows(keras.callbacks.Callback):
 
     def get_state(self) -> dict[str, Any]:
         """What a checkpoint keeps: all rows, and in the middle of an epoch what its row will need."""
-        state: dict[str, Any] = {"rows": self.rows, "spent": self.spent}
-        if self.split is not None:
-            state |= {
-                "rate": self._rate, "batches": self._batches, "seconds": time.perf_counter() - self._begin,
-                "waited": self.split.waited,
-            }  # fmt: skip
-        return state
+        return {
+            "rows": self.rows, "spent": self.spent, "rate": self._rate, "batches": self._batches,
+            "seconds": time.perf_counter() - self._begin, "waited": 0.0 if self.split is None else self.split.waited,
+        }  # fmt: skip
 
     def set_state(self, state: dict[str, Any]) -> None:
         """What a checkpoint kept; in the middle of an epoch to be called after its beginning."""
-        self.rows[:], self._before = state["rows"], state["spent"]
+        self.rows[:], self.before = state["rows"], state["spent"]
+        self._rate, self._batches = state["rate"], state["batches"]
+        self._begin = time.perf_counter() - state["seconds"]
         if self.split is not None:
-            self._rate, self._batches = state["rate"], state["batches"]
-            self._begin = time.perf_counter() - state["seconds"]
             self.split.waited = state["waited"]
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:

@@ -16,13 +16,12 @@ import numpy as np
 
 from kerastk.datasets.files import run_file, run_zip
 from kerastk.errors import RunError
-from kerastk.storage import atomic_folder
+from kerastk.storage import atomic_folder, clear_temporary
 
 FORMAT = 1
 KEPT = 2
 _ARRAY = "array"
 _NAME = re.compile(r"\d{6}")
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}")
 _LARGEST = 64 * 2**30
 _LARGEST_JSON = 2**28
 
@@ -62,9 +61,9 @@ class Checkpoints:
             (temporary / "sha256.json").write_text(json.dumps(sums), encoding="utf-8")
         kept = sorted([*numbers, int(path.name)])[-KEPT:]
         for entry in self.folder.iterdir():
-            old = _NAME.fullmatch(entry.name) and int(entry.name) not in kept
-            if old or _TEMPORARY.fullmatch(entry.name):
+            if _NAME.fullmatch(entry.name) and int(entry.name) not in kept:
                 shutil.rmtree(entry)
+        clear_temporary(self.folder)
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest whole one (None where there is none yet), and a line for each newer one that is damaged.

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,12 +11,13 @@ import keras
 import numpy as np
 
 from kerastk.datasets.photos import PhotoData
-from kerastk.datasets.pipeline import Mixed, Rows, blended, paired
+from kerastk.datasets.pipeline import Mix, Mixed, Rows, blended, paired
 from kerastk.errors import Diverged, KerastkError, RunError, Stopped
 from kerastk.evaluation.metrics import equal_classes, log_loss
 from kerastk.evaluation.neighbours import Neighbours
 from kerastk.evaluation.scores import of_batch
 from kerastk.networks.cuts import TRAINING_WORK, features, kept_values
+from kerastk.notation import MOST_ROLLBACKS
 from kerastk.screen import Screen
 from kerastk.training import gradients, probe
 from kerastk.training.cache import (
@@ -30,9 +31,10 @@ from kerastk.training.cache import (
     cached_splits,
     shown_views,
 )
-from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Plateau, Validation
+from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Guard, Plateau, Validation
 from kerastk.training.device import batch_that_fits, out_of_memory
 from kerastk.training.keeper import Keeper
+from kerastk.training.lr_find import RangeTest, range_test
 from kerastk.training.phases import Phase, Probe, optimizer, prepare, quicken_statistics, regularise, warmup_steps
 from kerastk.training.signals import Ended
 from kerastk.training.store import Overflow
@@ -65,12 +67,19 @@ class Fitting:
     rows: EpochRows
     screen: Screen
     keeper: Keeper
+    guard: Guard
+    # Hears of the learning rate that a range test has found.
+    found: Callable[[RangeTest], None] = lambda result: None
+    # Drops what TensorBoard and the log hold beyond a checkpoint's state; None where a run does not go back.
+    rewind: Callable[[dict[str, Any]], None] | None = None
     deadline: Deadline | None = None
     plateau: Plateau | None = None
     # Whether the optimizers note the norms of the gradients.
     gradient_norms: bool = False
     neighbours: Neighbours | None = None
     ended: Ended | Diverged | None = None
+    # What a range test has found.
+    _rate: float | None = None
     _momenta: dict[str, float] = field(default_factory=dict)
     # The epochs of the phases before.
     _done: int = 0
@@ -205,12 +214,30 @@ class Fitting:
             self.keeper.keep(epoch=0, ended=True)
 
     def _train(self, phase: Phase) -> None:
+        """Fit, and once more from the last checkpoint where the loss was no number and the run may go back."""
+        while True:
+            try:
+                self._fit(phase)
+                return
+            except Diverged as reason:
+                state = None if self.rewind is None or self.guard.rollbacks == MOST_ROLLBACKS else self.keeper.last()
+                if state is None:
+                    raise
+                state["callbacks"]["Guard"]["rollbacks"] = self.guard.rollbacks + 1
+                # The time was spent all the same.
+                state["callbacks"]["EpochRows"]["spent"] = self.rows.before
+                self.rewind(state)
+                self.keeper.state = state
+                self.screen.warn(f"{reason}; going back to epoch {state['epoch']} at half the learning rate.")
+
+    def _fit(self, phase: Phase) -> None:
         """Compile afresh and fit, from its first epoch or from where a checkpoint is."""
         epoch, step = self._done, 0
         choice = self.choices[phase.name]
         state = self.keeper.state
         if state is not None:
             self.keeper.put_weights_back()
+            self.guard.set_state(self.keeper.note_of("Guard"))
             epoch, step = state["epoch"], state["step"]
             choice = _as_before(choice, state["cached"])
         train: Rows = self.data.train
@@ -220,11 +247,19 @@ class Fitting:
             train, val, choice = self._cached(phase, choice)
             start = choice.point.tensor
         self.rows.split, self.validation.rows = train, val
-        if phase.fresh:
+        if phase.fresh and not self._momenta:
             self._momenta = quicken_statistics(self.model, train.steps)
         fitted = prepare(self.model, phase, start)
         if any(self.penalty):
             regularise(fitted, *self.penalty)
+        mix = blended(phase.mixup, phase.cutmix) if phase.blends else None
+        if phase.manifold_mixup:
+            mix = paired(phase.manifold_mixup)
+        if phase.learning_rate is None:
+            if self._rate is None:
+                self._rate = self._range_test(phase, fitted, train, mix)
+            phase = replace(phase, learning_rate=self._rate)
+        phase = replace(phase, learning_rate=phase.learning_rate * 0.5**self.guard.rollbacks)
         made = optimizer(phase, train.steps, model=self.model, **self.optimisation)
         if self.gradient_norms:
             gradients.watch(made, self.model, fitted.trainable_variables)
@@ -234,9 +269,8 @@ class Fitting:
         fitted.compile(optimizer=made, **self.objective)
         last = self._done + phase.epochs
         callbacks = self.keeper.callbacks_of(fitted, steps=train.steps, last=last, cached=_described(choice))
-        mix = blended(phase.mixup, phase.cutmix) if phase.blends else None
-        if phase.manifold_mixup:
-            mix = paired(phase.manifold_mixup)
+        if self.rewind is not None and state is None:
+            self.keeper.keep(epoch=epoch, ended=False, fitted=fitted, cached=_described(choice))
         with self.keeper.signals.deferred():
             # What is left of an epoch is a fit of its own: Keras's epochs are all of one length.
             for first, until, skip in ((epoch, epoch + 1, step), (epoch + 1, last, 0)) if step else ((epoch, last, 0),):
@@ -260,6 +294,21 @@ class Fitting:
                 f"the validation cross-entropy was never a number ({self.rows.rows[-1][MONITOR]}); try "
                 f"--learning-rate {phase.learning_rate / 10:g} or --precision float32."
             )
+
+    def _range_test(self, phase: Phase, fitted: keras.Model, train: Rows, mix: Mix | None) -> float:
+        """The learning rate that a range test finds for a phase; `found` hears of it."""
+
+        def batches(steps: int) -> Any:
+            made = train.batches(0, -(-steps // train.steps))
+            return made if mix is None else Mixed(made, mix, train.seed, 0)
+
+        def made(curve: Callable) -> keras.optimizers.Optimizer:
+            return optimizer(phase, train.steps, model=self.model, curve=curve, **self.optimisation)
+
+        result = range_test(fitted, batches, made, self.objective)
+        self.screen.ranged(result)
+        self.found(result)
+        return result.suggestion
 
     def _cached(self, phase: Phase, choice: Choice) -> tuple[Rows, Rows, Choice]:
         """The training and validation photos as activations, computed where they are not there yet."""

@@ -49,6 +49,13 @@ class Keeper:
         self._callbacks = list(callbacks)
         self._phase = 0
 
+    def last(self) -> dict[str, Any] | None:
+        """The state in the last checkpoint that is whole; None where there is none."""
+        state = self._checkpoints.load()[0]
+        if state is not None:
+            check_state(state)
+        return state
+
     def reaches(self, phase: int) -> bool:
         """Whether there is something left to do of a phase, by its number; it begins."""
         self._phase = phase
@@ -96,6 +103,13 @@ class Keeper:
             self._checkpoints.save(state)
         except TypeError as error:
             raise RunError(f"the state of a callback cannot be kept, plain values and arrays can: {error}") from None
+
+    def note_of(self, name: str) -> dict[str, Any]:
+        """What a callback, by its class, had noted in `state`. Raises RunError where it had not."""
+        noted = self.state["callbacks"].get(name)
+        if not isinstance(noted, dict):
+            raise RunError(f"the checkpoint does not fit: there is nothing of {name} in it")
+        return noted
 
     def put_back(self) -> None:
         """Weights and notes of a phase that had ended."""

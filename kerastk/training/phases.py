@@ -1,6 +1,6 @@
 """A phase: what is trained, for how long, and along which learning rate. Every phase compiles afresh."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,8 @@ class Phase:
     name: str
     epochs: int
     unfreeze: str | int
-    learning_rate: float
+    # None until a range test has found it.
+    learning_rate: float | None
     warmup_epochs: float
     fresh: bool = False
     schedule: str = "cosine"
@@ -166,9 +167,10 @@ def optimizer(
     model: keras.Model | None = None,
     name: str = "adamw",
     ema: float | None = None,
+    curve: Callable[[float], keras.optimizers.schedules.LearningRateSchedule] | None = None,
     **numbers: Any,
 ) -> keras.optimizers.Optimizer:
-    """The phase's optimizer (`optimizers.optimizer`, which takes `numbers`) along its schedule.
+    """The phase's optimizer (`optimizers.optimizer`, which takes `numbers`) along its schedule, or along `curve`.
 
     With `ema` averages of the weights are kept beside them; unlike Keras's own they stay there when a fit ends, since
     a phase may take two (`callbacks.Averaged` looks at them).
@@ -181,7 +183,7 @@ def optimizer(
     """
 
     def plain(share: float, clip: float) -> keras.optimizers.Optimizer:
-        rate = schedule(phase, steps_per_epoch, share)
+        rate = schedule(phase, steps_per_epoch, share) if curve is None else curve(share)
         made = optimizers.optimizer(name, rate, clipnorm=clip or None, ema=ema, **numbers)
         if ema is not None:
             made.finalize_variable_values = lambda variables: None

@@ -27,12 +27,16 @@ class Writer:
 
         self._folder = folder
         self._summary = tensorflow.summary
-        # As bytes: a folder's name need not be UTF-8.
-        folders = {name: os.fsencode(folder / name) for name in ("train", "validation")}
-        with self._writing():
-            self._writers = {name: self._summary.create_file_writer(path) for name, path in folders.items()}
         self._profiler = tensorflow.profiler.experimental
         self._tracing = False
+        self.open()
+
+    def open(self) -> None:
+        """Begin new files; after `close`, behind what is there."""
+        # As bytes: a folder's name need not be UTF-8.
+        folders = {name: os.fsencode(self._folder / name) for name in ("train", "validation")}
+        with self._writing():
+            self._writers = {name: self._summary.create_file_writer(path) for name, path in folders.items()}
 
     def scalars(self, values: dict[str, float], step: int, split: str = "train") -> None:
         """Figures at a step."""

@@ -7,8 +7,9 @@ import platform
 import shlex
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from kerastk.training.fitting import Fitting
 from kerastk.training.gradients import GradientNorms
 from kerastk.training.graph import graph_of
 from kerastk.training.keeper import Keeper, check_state
+from kerastk.training.lr_find import RangeTest
 from kerastk.training.phases import release
 from kerastk.training.plan import Plan, plan
 from kerastk.training.profiling import Profile
@@ -76,21 +78,7 @@ def train(
     if run is not None and run.begun:
         resuming.refuse_another(recipe, run)
         return _go_on(run, Screen(show), recipe.data if data is None else data, callbacks)
-    screen = Screen(show)
-    settled = plan(recipe, data=data, screen=screen, run=run)
-    screen.plan(settled)
-    _warn_of_stateless(callbacks, screen)
-    if run is None:
-        runs = Path(recipe.runs)
-        run = Run.create(runs, recipe.name) if settled.stem is None else Run.create_next(runs, settled.stem)
-    with run.lock(), keras.device(settled.device):
-        resolved = dataclasses.replace(settled.recipe, name=run.path.name)
-        run.write_recipe(resolved)
-        run.write_data(settled.data.manifest.to_json())
-        run.write_labels(settled.data.classes, tasks.of(recipe).contract(resolved))
-        run.write_environment({**_environment(settled), "given": resuming.given(recipe)})
-        with _mendable(run):
-            return _execute(dataclasses.replace(settled, recipe=resolved), run, callbacks, screen)
+    return _begin(recipe, data, callbacks, Screen(show), run=run)
 
 
 def resume(
@@ -124,6 +112,69 @@ def resume(
         Run.open(path), Screen(show), data, callbacks, data_may_change=allow_data_change,
         versions_may_change=allow_version_change,
     )  # fmt: skip
+
+
+def find_learning_rate(recipe: Recipe, *, data: Any = None, show: bool = True) -> RangeTest:
+    """The learning-rate range test (arXiv:1506.01186) of a recipe's main phase; no run is made, and no model changed.
+
+    It trains for at most 100 batches while the rate grows from 1e-7 to 10; where the smoothed loss falls steepest is
+    the suggestion. `recipe` and `data` are as in `train`; what frozen work it does is in the cache afterwards.
+
+    Raises:
+        KerastkError: as `train`; or the loss falls at no rate.
+
+    >>> kerastk.find_learning_rate(kerastk.Finetune(data="photos/")).suggestion
+    """
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(
+            f"find_learning_rate takes a recipe, such as kerastk.Finetune(data='photos/'); got {recipe!r}."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        trial = dataclasses.replace(recipe, learning_rate="auto", runs=folder, name="trial")
+        try:
+            _begin(trial, data, (), Screen(show), found=_Found.say)
+        except _Found as found:
+            return found.result
+    raise RecipeError("the recipe trains nothing by a learning rate.")
+
+
+class _Found(Exception):
+    """The end of a run that was for its range test alone."""
+
+    def __init__(self, result: RangeTest):
+        super().__init__("a range test is done")
+        self.result = result
+
+    @classmethod
+    def say(cls, run: Run, result: RangeTest) -> None:
+        """Raise it."""
+        raise cls(result)
+
+
+def _write_rate(run: Run, result: RangeTest) -> None:
+    """The run's recipe with the learning rate that was found."""
+    run.write_recipe(dataclasses.replace(run.recipe, learning_rate=result.suggestion))
+
+
+def _begin(
+    recipe: Recipe, data: Any, callbacks: Sequence[keras.callbacks.Callback], screen: Screen, *, run: Run | None = None,
+    found: Callable[[Run, RangeTest], None] | None = None,
+) -> Run:  # fmt: skip
+    """A run from its start, in the folder of `run` or in a new one; `found` hears of a range test."""
+    settled = plan(recipe, data=data, screen=screen, run=run)
+    screen.plan(settled)
+    _warn_of_stateless(callbacks, screen)
+    if run is None:
+        runs = Path(recipe.runs)
+        run = Run.create(runs, recipe.name) if settled.stem is None else Run.create_next(runs, settled.stem)
+    with run.lock(), keras.device(settled.device):
+        resolved = dataclasses.replace(settled.recipe, name=run.path.name)
+        run.write_recipe(resolved)
+        run.write_data(settled.data.manifest.to_json())
+        run.write_labels(settled.data.classes, tasks.of(recipe).contract(resolved))
+        run.write_environment({**_environment(settled), "given": resuming.given(recipe)})
+        with _mendable(run):
+            return _execute(dataclasses.replace(settled, recipe=resolved), run, callbacks, screen, found=found)
 
 
 def _go_on(
@@ -189,7 +240,7 @@ def _going_on(run: Run) -> str:
 
 def _execute(
     plan: Plan, run: Run, callbacks: Sequence[keras.callbacks.Callback], screen: Screen,
-    state: dict[str, Any] | None = None,
+    state: dict[str, Any] | None = None, found: Callable[[Run, RangeTest], None] | None = None,
 ) -> Run:  # fmt: skip
     """Train, measure, write; from a checkpoint's `state`, if there is one. The run's lock is held."""
     recipe, data, model = plan.recipe, plan.data, plan.model
@@ -208,12 +259,19 @@ def _execute(
     name, numbers = schedule_numbers(recipe.schedule or "cosine")
     plateau = Plateau(**{"factor": 0.3, "patience": PLATEAU_PATIENCE, **numbers}) if name == "plateau" else None
     averaged = None if recipe.ema is None else Averaged()
-    judging = [validation, Guard(), best]
+    guard = Guard()
+    judging = [validation, guard, best]
     if averaged is not None:
         judging = [averaged, *judging, averaged.back]
     steering = [each for each in (deadline, plateau) if each is not None]
     watching = _watching(recipe, events, screen)
     rows.sinks.append(lambda row: run.write_log(rows.rows))
+
+    def rewind(state: dict[str, Any]) -> None:
+        writer.close()
+        _forget(run, state)
+        writer.open()
+
     try:
         if state is None:
             _write_beginning(plan, run, writer)
@@ -232,6 +290,9 @@ def _execute(
                 rows=rows,
                 validation=validation,
                 screen=screen,
+                guard=guard,
+                found=lambda result: (found or _write_rate)(run, result),
+                rewind=rewind if recipe.on_nan == "rollback" else None,
                 deadline=deadline,
                 plateau=plateau,
                 keeper=Keeper(

@@ -28,7 +28,9 @@ def newest(run, place=-1):
 
 
 # The rest of what can happen to the files is tried in training/test_checkpoint.py.
-@pytest.mark.parametrize(("damage", "name"), [(flip, "arrays.npz"), (cut, "state.json")])
+@pytest.mark.parametrize(
+    ("damage", "name"), [(flip, "arrays.npz"), pytest.param(cut, "state.json", marks=pytest.mark.slow)]
+)
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_gone_on_with(damage, name, copy, capsys, reference):
     path = newest(copy.run)
     damage(path / name)
@@ -67,6 +69,7 @@ def contents(run):
     return {str(path.relative_to(run.path)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_without_its_checkpoints_a_run_that_has_begun_starts_over_to_the_same_end(copy, reference):
     # The state of a run that was killed before its first checkpoint.
     shutil.rmtree(copy.run.checkpoint)

@@ -33,7 +33,9 @@ def told(death, kind, words):
 
 
 # In the middle of an epoch, where the checkpoint comes first; before its last batch, where it is the log; at the end.
-@pytest.mark.parametrize("batch", [8, 13, "end"])
+@pytest.mark.parametrize(
+    "batch", [pytest.param(8, marks=pytest.mark.slow), pytest.param(13, marks=pytest.mark.slow), "end"]
+)
 def test_a_full_disk_ends_in_one_line_and_with_room_the_run_goes_on(
     batch, disk, tmp_path, case_in, first, second, reference
 ):
@@ -64,9 +66,9 @@ def test_a_full_disk_ends_in_one_line_and_with_room_the_run_goes_on(
     ("fault", "done"),
     [
         ({"at": [8, "limit", 300_000]}, 7),
-        ({"at": ["end", "limit", 300_000]}, 4 * STEPS),
-        ({"name": "*/state.json", "call": 5}, 3),
-        ({"name": "*.csv", "call": 4}, 3),
+        pytest.param({"at": ["end", "limit", 300_000]}, 4 * STEPS, marks=pytest.mark.slow),
+        pytest.param({"name": "*/state.json", "call": 5}, 3, marks=pytest.mark.slow),
+        pytest.param({"name": "*.csv", "call": 4}, 3, marks=pytest.mark.slow),
         ({"name": "*.keras", "call": 3}, 4 * STEPS),
     ],
     ids=["checkpoint", "model", "half of a checkpoint", "half of the log", "half of the model"],
@@ -87,6 +89,7 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there(fault, done, case, 
     assert differences(hit.trace(), reference("cache").trace()) == []
 
 
+@pytest.mark.slow
 def test_a_named_cache_that_cannot_be_written_ends_the_run_resumably(case, tmp_path, first, second, reference):
     hit = case("cache", cache=str(tmp_path / "named"))
     # Room for all but the features of the training photos.

@@ -34,7 +34,10 @@ class Terminate(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("name", ODD.values(), ids=list(ODD))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if kind == "no UTF-8" else pytest.mark.slow, id=kind) for kind, name in ODD.items()],
+)
 def test_a_run_in_an_odd_folder_is_interrupted_and_gone_on_with(name, digits, small_run, tmp_path):
     recipe = kerastk.Finetune(
         data=str(digits), weights=str(small_run.path), unfreeze=1, probe="none", epochs=1, batch_size=16, threads=2,
@@ -56,7 +59,9 @@ def test_a_run_in_an_odd_folder_is_interrupted_and_gone_on_with(name, digits, sm
     assert kerastk.load(run.path)(photo).label in run.labels["classes"]
 
 
-@pytest.mark.parametrize("folder", ["run", "run/checkpoint", "run/events/train"])
+@pytest.mark.parametrize(
+    "folder", ["run", *(pytest.param(name, marks=pytest.mark.slow) for name in ("run/checkpoint", "run/events/train"))]
+)
 def test_a_folder_that_cannot_be_written_is_one_line_and_with_leave_it_goes_on(folder, copy, first, second, reference):
     place = copy.run.path.parent / folder
     place.chmod(0o500)
@@ -85,6 +90,7 @@ def test_a_folder_of_runs_that_cannot_be_written_is_one_line(case, first):
     assert death.line == f"RunError: cannot make the run folder {str(hit.run.path)!r}: Permission denied."
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_set_back_changes_nothing(copy, reference):
     # As if the first process had had a clock three years ahead: so are the names and the times of its files.
     def ahead(name):

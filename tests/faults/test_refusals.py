@@ -100,6 +100,7 @@ def test_another_recipe_is_refused_with_the_difference(copy):
     assert place(copy.run) == 12
 
 
+@pytest.mark.slow
 def test_other_versions_are_refused_with_both_and_can_be_allowed(copy, monkeypatch, reference):
     environment = copy.run.environment
     for change, words in (
@@ -154,7 +155,11 @@ def test_a_second_process_is_refused_until_the_first_is_dead(case, first, refere
 
 @pytest.mark.parametrize(
     ("configuration", "split", "fault"),
-    [("off", "train", "remove"), ("off", "train", "overwrite"), ("cache", "test", "remove")],
+    [
+        pytest.param("off", "train", "remove", marks=pytest.mark.slow),
+        pytest.param("off", "train", "overwrite", marks=pytest.mark.slow),
+        ("cache", "test", "remove"),
+    ],
 )
 def test_a_photo_that_goes_or_changes_in_mid_run_stops_it_resumably(
     configuration, split, fault, case, photos, first, second, reference

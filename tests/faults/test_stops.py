@@ -9,7 +9,7 @@ import shlex
 import numpy as np
 import pytest
 
-from tests.faults.runs import STEPS, differences, hidden, log, place, weights
+from tests.faults.runs import STEPS, differences, events, hidden, log, place, weights
 
 GOES_ON = r"`kerastk resume (.+)` goes on"
 
@@ -59,6 +59,7 @@ def test_sigterm_in_mid_epoch_ends_the_batch_and_the_printed_command_goes_on(cas
     assert not hit.run.checkpoint.exists()
 
 
+@pytest.mark.slow
 def test_sigterm_twice_is_sigterm(case, first, second, reference):
     hit = case("cache")
     death = first.run(hit.out, **hit.job, at=[17, "send", "SIGTERM", "SIGTERM"])
@@ -69,7 +70,9 @@ def test_sigterm_twice_is_sigterm(case, first, second, reference):
 
 
 # The first save is the probe's: there is nothing to wait for. The fifth is made after two epochs.
-@pytest.mark.parametrize(("name", "call", "done"), [("*/arrays.npz", 1, 0), ("*/sha256.json", 9, 14)])
+@pytest.mark.parametrize(
+    ("name", "call", "done"), [pytest.param("*/arrays.npz", 1, 0, marks=pytest.mark.slow), ("*/sha256.json", 9, 14)]
+)
 def test_sigterm_during_a_save_leaves_nothing_half_written(name, call, done, case, first, second, reference):
     hit = case("cache")
     watch = {"under": str(hit.run.path), "name": name, "call": call, "send": "SIGTERM"}
@@ -81,6 +84,7 @@ def test_sigterm_during_a_save_leaves_nothing_half_written(name, call, done, cas
     goes_on_to_the_same_end(hit, second, reference("cache"), batches=4 * STEPS - done)
 
 
+@pytest.mark.slow
 def test_sigterm_after_the_last_batch_leaves_only_the_measuring_to_be_done(case, first, second, reference):
     hit = case("cache")
     death = first.run(hit.out, **hit.job, at=["end", "send", "SIGTERM"])
@@ -110,6 +114,7 @@ def test_ctrl_c_ends_the_run_with_the_best_model_so_far(case, first, second, ref
     assert "is complete" in death.said
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_leaves_at_once_and_resumes(case, first, second, reference):
     hit = case("cache")
     death = first.run(hit.out, cli=arguments(hit), env=hit.env, at=[12, "send", "SIGINT", "SIGINT"])
@@ -121,7 +126,9 @@ def test_ctrl_c_twice_leaves_at_once_and_resumes(case, first, second, reference)
 
 
 # In the middle of an epoch; before a checkpoint in it, whose loss is still a number; in an epoch's last batch.
-@pytest.mark.parametrize("batch", [STEPS * 3 + 1, STEPS * 3 + 3, STEPS * 4])
+@pytest.mark.parametrize(
+    "batch", [*(pytest.param(number, marks=pytest.mark.slow) for number in (STEPS * 3 + 1, STEPS * 3 + 3)), STEPS * 4]
+)
 def test_a_weight_that_is_no_number_stops_the_run_with_the_best_model_before_it(batch, case, first, second, reference):
     hit, whole = case("best"), reference("best")
     best = whole.run.metrics["best"]
@@ -149,6 +156,49 @@ def test_a_weight_that_is_no_number_stops_the_run_with_the_best_model_before_it(
     assert hidden(hit.run.path) == []
 
 
+def test_a_weight_that_is_no_number_is_gone_back_from_at_half_the_learning_rate(case, first, second, reference):
+    hit, whole = case("best", on_nan="rollback"), reference("best")
+    batch = STEPS * 2 + 5
+    death = first.run(hit.out, **hit.job, at=[batch, "nan"])
+    assert death.code == 0, death.said
+    said = " ".join(death.said.split())
+    assert "the loss is no longer a number at epoch 3, batch 6" in said
+    assert "going back to epoch 2 at half the learning rate" in said
+    assert "ended" not in hit.run.metrics
+    # Up to the checkpoint all is as without it; behind it every epoch is there once, at half the rate.
+    rows, before = log(hit.run), log(whole.run)
+    assert rows[:2] == before[:2]
+    assert [row["epoch"] for row in rows] == [row["epoch"] for row in before]
+    for row, other in zip(rows[3:], before[3:], strict=True):
+        assert float(row["learning_rate"]) == pytest.approx(float(other["learning_rate"]) / 2, rel=1e-3)
+    for split in ("train", "validation"):
+        assert all(np.isfinite(value) for value in scalars(hit.run, split))
+    steps = [step for step, _ in events(hit.run, "validation")["cross_entropy"]]
+    assert steps == [STEPS * epoch for epoch in (1, 2, 3, 4)]
+    assert hidden(hit.run.path) == []
+
+
+@pytest.mark.slow
+def test_what_has_gone_back_is_killed_and_ends_as_if_it_had_not_been(case_in, tmp_path, first, second):
+    whole, hit = (case_in(tmp_path / name, "best", on_nan="rollback") for name in ("whole", "hit"))
+    job = {"at": [STEPS * 2 + 5, "nan"], "counted": True}
+    assert first.run(whole.out, **whole.job, **job).code == 0
+    watch = {"under": str(hit.run.checkpoint) + "/", "name": "*/sha256.json", "call": 18, "send": "SIGKILL"}
+    assert first.run(hit.out, **hit.job, **job, watch=watch).code == -9
+    death = second.run(hit.out, **hit.job, counted=True)
+    assert death.code == 0, death.said
+    assert differences(hit.trace(), whole.trace()) == []
+
+
+@pytest.mark.slow
+def test_a_run_goes_back_three_times_at_most(case, first):
+    hit = case("best", on_nan="rollback", learning_rate=10.0, clipnorm=0.0, warmup_epochs=0.0, optimizer="sgd")
+    death = first.run(hit.out, **hit.job)
+    assert death.code == 2, death.said
+    assert " ".join(death.said.split()).count("at half the learning rate") == 3
+    assert death.line.startswith("Diverged: ")
+
+
 def scalars(run, split):
     import tensorflow
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -159,6 +209,7 @@ def scalars(run, split):
     return [float(value) for value in found if value.dtype.kind == "f" and value.ndim == 0]
 
 
+@pytest.mark.slow
 def test_a_run_without_a_number_from_the_start_leaves_no_model_and_one_line(case, first):
     hit = case("off", probe="none")
     death = first.run(hit.out, **hit.job, at=[2, "nan"])

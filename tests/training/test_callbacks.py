@@ -151,9 +151,9 @@ def test_a_deadline_counts_the_time_before_a_resume():
     deadline = Deadline(100, rows, Validation())
     deadline.reserve = 10
     assert not deadline.near
-    rows.set_state({"rows": [], "spent": 89.0})
+    rows.set_state(rows.get_state() | {"spent": 89.0})
     assert not deadline.near
-    rows.set_state({"rows": [], "spent": 90.0})
+    rows.set_state(rows.get_state() | {"spent": 90.0})
     assert deadline.near
 
 

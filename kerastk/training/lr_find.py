@@ -1,0 +1,135 @@
+"""The learning-rate range test: how the loss answers to a rate that grows from batch to batch (arXiv:1506.01186)."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from kerastk.errors import KerastkError
+
+STEPS = 100
+LOWEST, HIGHEST = 1e-7, 10.0
+# The test ends where the smoothed loss is so many times its lowest.
+_EXPLODED = 4.0
+# Weight of the past in the smoothed loss.
+_SMOOTHING = 0.95
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """The curve of a range test, (steps,) float64 each, and the learning rate at which the smoothed loss falls most.
+
+    `smoothed` is the exponential mean of `losses`, without its bias at the start.
+    """
+
+    rates: np.ndarray
+    losses: np.ndarray
+    smoothed: np.ndarray
+    suggestion: float
+
+    def rows(self) -> list[dict[str, str]]:
+        """learning_rate, loss, smoothed: a row a step."""
+        columns = zip(self.rates, self.losses, self.smoothed, strict=True)
+        return [
+            {"learning_rate": f"{rate:.6g}", "loss": f"{loss:.6g}", "smoothed": f"{mean:.6g}"}
+            for rate, loss, mean in columns
+        ]
+
+    def picture(self) -> bytes:
+        """The curve as a PNG file."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4.2), dpi=110, layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(self.rates, self.losses, color="0.8", linewidth=1, label="a batch")
+        axes.plot(self.rates, self.smoothed, color="C0", linewidth=2, label="smoothed")
+        axes.axvline(self.suggestion, color="C1", linestyle="--", label=f"steepest descent: {self.suggestion:.2g}")
+        axes.set_xscale("log")
+        low, first = self.smoothed.min(), self.smoothed[0]
+        margin = 0.3 * max(first - low, 0.1 * abs(first), 1e-6)
+        axes.set_ylim(low - margin, max(first, low) + 2 * margin)
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("loss")
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        file = io.BytesIO()
+        figure.savefig(file, format="png")
+        return file.getvalue()
+
+
+def suggest(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
+    """The range test of a loss (steps,) at growing rates.
+
+    Raises:
+        KerastkError: the loss falls at no rate.
+    """
+    rates, losses = np.asarray(rates, np.float64), np.asarray(losses, np.float64)
+    smoothed, mean = np.empty_like(losses), 0.0
+    for step, loss in enumerate(losses):
+        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+        smoothed[step] = mean / (1 - _SMOOTHING ** (step + 1))
+    # The first steps are noise, and behind its lowest the loss only rises.
+    last = int(smoothed.argmin()) + 1
+    slope = np.gradient(smoothed, np.log(rates)) if len(rates) > 1 else np.zeros(1)
+    first = min(len(losses) // 10, last - 1)
+    steepest = first + int(slope[first:last].argmin())
+    if not slope[steepest] < 0:
+        raise KerastkError(
+            f"the loss falls at no learning rate from {rates[0]:.0e} to {rates[-1]:.2g}; set --learning-rate yourself."
+        )
+    return RangeTest(rates, losses, smoothed, float(rates[steepest]))
+
+
+def range_test(
+    fitted: keras.Model,
+    batches: Callable[[int], object],
+    optimizer: Callable[[Callable[[float], object]], keras.optimizers.Optimizer],
+    objective: dict,
+) -> RangeTest:
+    """Train `fitted` for at most `STEPS` batches at growing rates, and put everything back as it was.
+
+    `batches(steps)` gives so many of them, `optimizer(curve)` an optimizer whose schedule at a share of the learning
+    rate is `curve(share)`. The weights, statistics and random states of the model are afterwards those of before.
+
+    Raises:
+        KerastkError: the loss falls at no rate, or is no number from the start.
+    """
+    before = [(variable, np.array(variable)) for variable in fitted.variables]
+
+    def curve(share: float) -> keras.optimizers.schedules.LearningRateSchedule:
+        return keras.optimizers.schedules.ExponentialDecay(share * LOWEST, STEPS - 1, HIGHEST / LOWEST)
+
+    recorder = _Recorder()
+    fitted.compile(optimizer=optimizer(curve), loss=objective["loss"])
+    fitted.fit(batches(STEPS), steps_per_epoch=STEPS, epochs=1, callbacks=[recorder], verbose=0, shuffle=False)
+    for variable, value in before:
+        variable.assign(value)
+    losses = recorder.losses
+    if len(losses) < 2:
+        raise KerastkError("the loss is no number from the first batch on; look at the data with `kerastk check`.")
+    rates = LOWEST * (HIGHEST / LOWEST) ** (np.arange(len(losses)) / (STEPS - 1))
+    return suggest(rates, losses)
+
+
+class _Recorder(keras.callbacks.Callback):
+    """The loss of each batch; stops where it explodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+        self._sum, self._mean, self._lowest = 0.0, 0.0, np.inf
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Keras gives the mean over the epoch so far."""
+        total = float(logs["loss"]) * (batch + 1)
+        loss, self._sum = total - self._sum, total
+        if not np.isfinite(loss):
+            self.model.stop_training = True
+            return
+        self.losses.append(loss)
+        self._mean = _SMOOTHING * self._mean + (1 - _SMOOTHING) * loss
+        smoothed = self._mean / (1 - _SMOOTHING ** len(self.losses))
+        self._lowest = min(self._lowest, smoothed)
+        self.model.stop_training = len(self.losses) > STEPS // 10 and smoothed > _EXPLODED * self._lowest
