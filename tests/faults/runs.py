@@ -151,8 +151,8 @@ def events(run, split):
             for value in event.summary.value:
                 steps = [step for step, _ in found[value.tag]]
                 assert not steps or event.step > steps[-1], f"{value.tag}: step {event.step} after {steps[-1]}"
-                # Among the hyperparameters are the folders' names.
-                known = not value.tag.startswith("_hparams_") and value.tag not in TIMINGS
+                # In the recipe are the folders' names.
+                known = not value.tag.startswith("_hparams_") and value.tag not in ("recipe", *TIMINGS)
                 found[value.tag].append((event.step, value.tensor.SerializeToString() if known else None))
     return dict(found)
 
