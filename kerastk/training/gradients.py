@@ -87,9 +87,6 @@ class GradientNorms(keras.callbacks.Callback):
         """Now and then write."""
         if not self._events.due:
             return
-        if hasattr(self.model, "jax_state_sync"):
-            # On JAX the variables lie outside of the optimizer within an epoch.
-            self.model.jax_state_sync()
         noted = _noted(self.model)
         norms = np.array(noted.norms, np.float64)
         figures = {"all": float(np.sqrt(np.square(norms).sum())), **dict(zip(noted.names, norms.tolist(), strict=True))}

@@ -211,6 +211,9 @@ class Events(keras.callbacks.Callback):
         """Count, and now and then write."""
         self.step += 1
         if self.due:
+            if hasattr(self.model, "jax_state_sync"):
+                # Within an epoch, on JAX, the optimizer's variables are those of its begin.
+                self.model.jax_state_sync()
             rate = learning_rate(self.model.optimizer)
             self.writer.scalars({"learning_rate": rate, "running_loss": float(logs["loss"])}, self.step)
 

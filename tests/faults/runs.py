@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from kerastk.run import Run
 from kerastk.training.checkpoint import Checkpoints
@@ -151,10 +152,18 @@ def events(run, split):
             for value in event.summary.value:
                 steps = [step for step, _ in found[value.tag]]
                 assert not steps or event.step > steps[-1], f"{value.tag}: step {event.step} after {steps[-1]}"
-                # Among the hyperparameters are the folders' names.
-                known = not value.tag.startswith("_hparams_") and value.tag not in TIMINGS
-                found[value.tag].append((event.step, value.tensor.SerializeToString() if known else None))
+                # In the recipe are the folders' names.
+                known = not value.tag.startswith("_hparams_") and value.tag not in ("recipe", *TIMINGS)
+                found[value.tag].append((event.step, _content(value) if known else None))
     return dict(found)
+
+
+def _content(value):
+    """The bytes of an event's value; of a graph, whose attributes stand in any order, those of its nodes in order."""
+    if value.tag == "__run_graph__":
+        graph = GraphDef.FromString(value.tensor.string_val[0])
+        return graph.SerializeToString(deterministic=True)
+    return value.tensor.SerializeToString()
 
 
 def differences(found, wanted):

@@ -10,9 +10,18 @@ import sys, keras, kerastk
 assert keras.backend.backend() == sys.argv[3]
 recipe = kerastk.Finetune(
     data=sys.argv[1], runs=sys.argv[2], base="mobilenet_0.25", weights="none", image_size=32, augment="light", epochs=1,
-    threads=2,
+    threads=2, histograms=True, gradient_norms=True,
 )
 run = kerastk.train(recipe, show=False)
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+events = EventAccumulator(str(run.events / "train"), size_guidance={"tensors": 0}).Reload()
+values = {tag: [each.tensor_proto.float_val[0] for each in events.Tensors(tag)] for tag in events.Tags()["tensors"]
+          if tag.startswith(("gradient_norm/", "learning_rate"))}
+assert values.keys() == {"learning_rate", *("gradient_norm/" + part for part in (
+    "all", "stage_1", "stage_2", "stage_3", "stage_4", "stage_5", "head"))}
+# Those of each step.
+assert all(len(set(found)) == 4 and min(found) >= 0 < max(found) for found in values.values()), values
+assert any(tag.startswith("weights/") for tag in events.Tags()["tensors"])
 again = kerastk.Finetune(data=sys.argv[1], runs=sys.argv[2], weights=str(run.path), epochs=1, unfreeze=1)
 run = kerastk.train(again, show=False)
 assert [row["phase"] for row in run.log] == ["probe", "finetune"]

@@ -99,12 +99,13 @@ def test_the_page_shows_the_run_and_its_figures(page, small_run, tmp_path):
 def test_a_picture_of_it_can_be_looked_at(page, tmp_path):
     PICTURE.parent.mkdir(exist_ok=True)
     PICTURE.unlink(missing_ok=True)
-    browse(page + "#timeseries", tmp_path, f"--screenshot={PICTURE}")
-    pixels = np.asarray(Image.open(PICTURE).convert("RGB"))
+    browse(page + "#scalars", tmp_path, f"--screenshot={PICTURE}")
+    pixels = np.asarray(Image.open(PICTURE).convert("RGB")).astype(int)
     assert pixels.shape == (1000, 1400, 3)
-    # TensorBoard's orange above, and below more than a blank page.
-    assert np.abs(pixels[20, 700].astype(int) - (245, 124, 0)).max() < 12
-    assert len(np.unique(pixels[100:].reshape(-1, 3), axis=0)) > 100
+    # TensorBoard's orange above; in the first chart the curves of both runs, in their colours.
+    assert np.abs(pixels[20, 700] - (245, 124, 0)).max() < 12
+    for colour in ((255, 112, 67), (0, 119, 187)):
+        assert (np.abs(pixels[230:410, 420:720] - colour).max(axis=2) < 30).sum() > 50
 
 
 def test_its_plugins_find_what_is_theirs(page, small_run):
