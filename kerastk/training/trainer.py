@@ -17,7 +17,8 @@ import numpy as np
 
 from kerastk import tasks
 from kerastk.errors import DataError, KerastkError, RecipeError, RunError, Stopped
-from kerastk.evaluation import scores
+from kerastk.evaluation import mistakes, report, scores
+from kerastk.evaluation.metrics import before_calibration
 from kerastk.networks.classifier import features_model
 from kerastk.recipe import CACHE_SIZE, Recipe, size_bytes
 from kerastk.run import Run
@@ -124,6 +125,8 @@ def _go_on(
     """See `resume`."""
     with run.lock(), _mendable(run):
         if run.complete:
+            if not run.report_html.exists():
+                _report(run, None, screen)
             screen.complete(run)
             shutil.rmtree(run.checkpoint)
             return run
@@ -225,7 +228,7 @@ def _execute(
             )
             set_precision(model, recipe.precision)
             fitting.run(plan.phases)
-            metrics = _finish(plan, fitting, run, events)
+            metrics = _finish(plan, fitting, run, events, screen)
         screen.finished(run, metrics)
     except Ended:
         # It came while the model was being judged and written.
@@ -253,8 +256,8 @@ def _forget(run: Run, state: dict[str, Any] | None) -> None:
         raise RunError(f"the checkpoint of {run.path} does not fit: {type(error).__name__} {error}.") from None
 
 
-def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events) -> dict[str, Any]:
-    """Write the best model and its figures, the figures last: with them the run is complete."""
+def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events, screen: Screen) -> dict[str, Any]:
+    """Write the best model, its mistakes, the report and the figures, these last: with them the run is complete."""
     trained_seconds, model = fitting.rows.spent, plan.model
     set_precision(model, "float32")
     release(model)
@@ -263,14 +266,36 @@ def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events) -> dict[str,
         run.write_neighbours(fitting.neighbours)
     run.write_model(model)
     metrics = _measure(plan, model, fitting, run)
-    metrics["seconds"] = {"training": trained_seconds, "all": fitting.rows.spent}
+    splits = [split for split in (plan.data.train, plan.data.val, plan.data.test) if split is not None]
+    metrics["seconds"] = {
+        "looking": plan.looking_seconds,
+        "training": trained_seconds,
+        "all": fitting.rows.spent,
+        "decoding": sum(split.decoding for split in splits),
+    }
     split = "test" if "test" in metrics else "validation"
     picture = confusion_picture(metrics[split]["confusion"], plan.data.classes)
     events.writer.image(f"confusion matrix ({split})", picture, events.step)
     events.writer.scalars({f"{split}_accuracy": metrics[split]["accuracy"]}, events.step)
+    _report(run, metrics, screen)
     run.write_metrics(metrics)
     shutil.rmtree(run.checkpoint)
     return metrics
+
+
+def _report(run: Run, metrics: dict[str, Any] | None, screen: Screen) -> None:
+    """Write report.html; `metrics` where metrics.json is not written yet.
+
+    It comes before metrics.json, so that no complete run is without one: where the disk is full the run is not
+    complete, and a resume does both. A fault in the report itself must not cost the run.
+    """
+    try:
+        page = report.page(run, metrics)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        screen.warn(f"there is no report ({reason}); `kerastk report {shlex.quote(str(run.path))}` tries again.")
+        return
+    run.write_report(page)
 
 
 def _activations(plan: Plan) -> Activations:
@@ -292,11 +317,18 @@ def _measure(plan: Plan, model: keras.Model, fitting: Fitting, run: Run) -> dict
         "format": 1,
         **ended,
         "best": {"epoch": row["epoch"], "phase": row["phase"], MONITOR: best.value, "temperature": best.temperature},
-        "validation": task.measure(data.val.truth, scores.of_rows(model, data.val, neighbours), data.classes),
     }
+    judged = {}
+    for name, split in (("validation", data.val), ("test", data.test)):
+        if split is not None:
+            found = scores.of_rows(model, split, neighbours)
+            judged[name] = split, found
+            metrics[name] = task.measure(split.truth, found, data.classes)
+            if recipe.head == "dense":
+                metrics[name]["uncalibrated"] = before_calibration(split.truth, found, best.temperature)
+    explained = None if neighbours is not None else model
+    run.write_mistakes(mistakes.record(explained, judged, probabilities=recipe.head != "svm"))
     if data.test is not None:
-        found = scores.of_rows(model, data.test, neighbours)
-        metrics["test"] = task.measure(data.test.truth, found, data.classes)
         run.write_predictions(
             [
                 {
@@ -305,7 +337,7 @@ def _measure(plan: Plan, model: keras.Model, fitting: Fitting, run: Run) -> dict
                     "prediction": data.classes[int(row.argmax())],
                     "probability": f"{row.max():.6f}",
                 }
-                for photo, row in zip(data.test.photos, found, strict=True)
+                for photo, row in zip(data.test.photos, judged["test"][1], strict=True)
             ]
         )
     return metrics
