@@ -46,6 +46,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd):
         ["finetune", tmp_path, "--cache-size", "lots"],
         ["weights", "fetch", "nothing"],
         ["train", tmp_path / "none.toml"],
+        ["report", tmp_path / "none"],
+        ["report", tmp_path],
+        ["report", tmp_path, "--out", "x.pdf"],
+        ["runs", tmp_path / "none"],
     ):
         monkeypatch.setattr(sys, "argv", ["kerastk", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
@@ -125,7 +129,7 @@ def test_the_three_lines_of_the_readme(digits, tmp_path):
     run = runs / "digits-mobilenet_0.25-1"
     assert {path.name for path in run.iterdir()} == {
         "recipe.toml", "environment.json", "data.json", "log.csv", "events", "model.keras", "labels.json",
-        "metrics.json", "predictions.csv",
+        "metrics.json", "mistakes.json", "predictions.csv", "report.html",
     }  # fmt: skip
     assert json.loads((run / "environment.json").read_text())["command"].endswith(f"--runs {runs}")
 

@@ -59,7 +59,7 @@ def curves(
         parts.append(_text(_LEFT - 6, down(step) + 4, label, "end"))
     whole = sorted({round(each) for each in ticks(first, last, 8) if first <= round(each) <= last})
     parts += [_text(across(each), height - 10, str(each), "middle") for each in whole]
-    begun = [(epoch, _short(name, 18)) for epoch, name in boundaries if epoch >= first]
+    begun = [(epoch, short(name, 18)) for epoch, name in boundaries if epoch >= first]
     for number, (epoch, name) in enumerate(begun):
         if number:
             x = across(epoch - 0.5)
@@ -126,7 +126,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Markup:
     """Photos by truth (rows) and answer (columns), shaded by the share of the row's photos."""
     count = len(classes)
     named, numbered = count <= _NAMED, count <= _NUMBERED
-    cell = 44 if count <= 8 else 32 if numbered else 16 if named else max(1.0, 640 / count)
+    cell = 44 if count <= 8 else 32 if numbered else 16 if named else 420 / count
     longest = max((len(name) for name in classes), default=0)
     margin = 32 + 6.6 * min(longest, 16) if named else 24
     width = height = margin + cell * count + 8
@@ -139,11 +139,11 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Markup:
     if named:
         for number, name in enumerate(classes):
             place = margin + cell * (number + 0.5)
-            parts.append(_text(margin - 6, place + 4, _short(name, 16), "end", tip=name))
+            parts.append(_text(margin - 6, place + 4, short(name, 16), "end", tip=name))
             if longest <= 3 and cell >= 32:
                 parts.append(_text(place, margin - 6, name, "middle"))
             else:
-                parts.append(_turned(place + 4, margin - 6, _short(name, 16), "start", tip=name))
+                parts.append(_turned(place + 4, margin - 6, short(name, 16), "start", tip=name))
     rows, columns = np.nonzero(matrix)
     if numbered:
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
@@ -165,14 +165,14 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Markup:
 def _shaded(shares: np.ndarray, rows: np.ndarray, columns: np.ndarray, margin: float, cell: float) -> list[Markup]:
     """The cells of a large matrix, as one path for each shade."""
     levels = np.ceil(shares[rows, columns] * _LEVELS).astype(int)
-    # A few photos among many must be seen, too.
-    inner = cell - (0.6 if cell > 4 else 0)
+    # Cells smaller than a pixel overlap, so that a few photos among many are seen, too.
+    side = max(1.0, 0.9 * cell)
     parts = []
     for kind, on_diagonal in (("right", True), ("wrong", False)):
         for level in range(1, _LEVELS + 1):
             chosen = (levels == level) & ((rows == columns) == on_diagonal)
             path = "".join(
-                f"M{margin + cell * column:.1f} {margin + cell * row:.1f}h{inner:.1f}v{inner:.1f}h-{inner:.1f}z"
+                f"M{margin + cell * column:.1f} {margin + cell * row:.1f}h{side:.1f}v{side:.1f}h-{side:.1f}z"
                 for row, column in zip(rows[chosen].tolist(), columns[chosen].tolist(), strict=True)
             )
             if path:
@@ -215,7 +215,7 @@ def _rectangle(x: float, y: float, width: float, height: float, kind: str, opaci
     return shape.format(kind, x, y, max(0.0, width), max(0.0, height), opacity)
 
 
-def _short(name: str, longest: int) -> str:
+def short(name: str, longest: int) -> str:
     """A name in at most so many characters; its end often tells more than its middle."""
     if len(name) <= longest:
         return name

@@ -11,11 +11,13 @@ from kerastk.datasets.table import csv_cell
 from kerastk.evaluation import charts
 from kerastk.evaluation.metrics import mcnemar
 from kerastk.evaluation.reading import believed
-from kerastk.evaluation.report import SHOWN, Pages, environment, percent, series
+from kerastk.evaluation.report import SHOWN, Pages, environment, name, percent, series
 from kerastk.run import Run
 from kerastk.screen import printable
 
 COLOURS = 8
+# A difference that chance makes more rarely than this is called more than chance.
+LEVEL = 0.05
 # What a recipe says of the run's own name and place.
 _OF_THE_RUN = ("name", "runs")
 
@@ -53,6 +55,7 @@ def page(runs: Sequence[Run]) -> str:
         best=best,
         pairs=found,
         pairs_shown=SHOWN,
+        level=LEVEL,
         verdict=_verdict(abouts, names, best, found),
         colours=[1 + number % COLOURS for number in range(len(runs))],
         differences=_differences(abouts),
@@ -95,18 +98,23 @@ def _corrected(found: list[Pair]) -> list[Pair]:
 
 
 def _verdict(abouts: Sequence[Pages], names: Sequence[str], best: int, found: Sequence[Pair]) -> Markup:
-    """The comparison in a sentence or two."""
-    accuracy = abouts[best].judged.accuracy
-    said = Markup("<b>{}</b> has the highest accuracy, <b>{}</b>. ").format(names[best], percent(accuracy))
-    with_best = [pair for pair in found if best in (pair.first, pair.second) and pair.chance is not None]
-    beaten = [names[pair.second if pair.first == best else pair.first] for pair in with_best if pair.chance < 0.05]
-    if not with_best:
-        return said + "No other run has the same test photos, so whether that is more than chance cannot be said."
-    if not beaten:
-        return said + "On the test photos that it shares with the others, that may well be chance."
-    if len(beaten) == len(abouts) - 1:
-        return said + "On the same test photos, that is more than chance."
-    return said + "On the same test photos, that is more than chance against " + ", ".join(beaten) + "; else it is not."
+    """The comparison in a few sentences."""
+    said = Markup("<b>{}</b> has the highest accuracy, <b>{}</b>.").format(
+        name(names[best]), percent(abouts[best].judged.accuracy)
+    )
+    against: dict[str, list[str]] = {"more": [], "chance": [], "unknown": []}
+    for pair in (pair for pair in found if best in (pair.first, pair.second)):
+        kind = "unknown" if pair.chance is None else "more" if pair.chance < LEVEL else "chance"
+        against[kind].append(names[pair.second if pair.first == best else pair.first])
+    sentences = {
+        "more": " On the same test photos, that is more than chance against {}.",
+        "chance": " Against {} it may be chance.",
+        "unknown": " With {} it shares no test photo.",
+    }
+    for kind, others in against.items():
+        if others:
+            said += Markup(sentences[kind]).format(Markup(", ").join(name(other) for other in others))
+    return said
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -119,11 +127,11 @@ def _differences(abouts: Sequence[Pages]) -> list[dict[str, Any]]:
     """The fields in which the recipes are not all the same, with each run's value."""
     recipes = [dataclasses.asdict(about.recipe) for about in abouts]
     found = []
-    for name in dict.fromkeys(name for recipe in recipes for name in recipe):
-        values = [recipe.get(name) for recipe in recipes]
-        if name not in _OF_THE_RUN and any(value != values[0] for value in values):
+    for field in dict.fromkeys(field for recipe in recipes for field in recipe):
+        values = [recipe.get(field) for recipe in recipes]
+        if field not in _OF_THE_RUN and any(value != values[0] for value in values):
             shown = ["–" if value is None else printable(str(value)) for value in values]
-            found.append({"name": name, "values": shown})
+            found.append({"name": field, "values": shown})
     return found
 
 

@@ -37,7 +37,8 @@ def heat_maps(model: keras.Model, photos: np.ndarray, classes: np.ndarray) -> np
         if scale is not None:
             gradient = _through_normalization(gradient, pooled, scale)
         heat = np.maximum(np.einsum("nijc,nc->nij", maps, gradient), 0)
-        found.append(heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12))
+        most = heat.max(axis=(1, 2), keepdims=True)
+        found.append(heat / np.where(most > 0, most, 1))
     return np.concatenate(found)
 
 

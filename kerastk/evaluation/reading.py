@@ -257,7 +257,7 @@ class Noted:
 
 @dataclass(frozen=True)
 class Mistakes:
-    """The photos worth looking at, and how many there are of each sort; `suspects` is None where none are looked for."""
+    """The photos worth looking at, and how many there are of each sort; `suspects` is None where none are sought."""
 
     split: str
     explained: bool

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import kerastk
 from kerastk.datasets.check import KINDS
@@ -25,11 +25,15 @@ from kerastk.screen import duration, printable
 
 # Rows of a table that are shown at once; the others open on a click.
 SHOWN = 20
+# Characters of a name; longer ones have only their beginning and end.
+LONGEST_NAME = 42
 # A split of fewer photos, whose interval is wide, is pointed out.
-_FEW_PHOTOS = 200
+FEW_PHOTOS = 200
 # Smaller pictures are enlarged before the heat is laid over them, pixels.
 _LEAST_PICTURE = 96
 _MOST_PATHS = 3
+# Findings that may spoil what is learned or measured.
+_SERIOUS = ("two-labels", "near-two-labels", "leak", "imbalance")
 # Between a number and its unit: a narrow space that does not break.
 NARROW = "\u202f"
 
@@ -91,23 +95,30 @@ def page(run: Run, metrics: dict[str, Any] | None = None) -> str:
         RunError: the run is not complete, or a file of it is missing or damaged.
     """
     about = Pages.of(run, metrics)
-    return environment().get_template("report.html").render(
-        about=about,
-        title=run.path.absolute().name,
-        standing_out=_standing_out(about),
-        parts=_parts(about),
-        phases=_phases(about),
-        curves=_curves(about),
-        confusion=charts.confusion(about.judged.confusion, _shown(about.labels.classes), "Confusion matrix"),
-        confused=_confused(about),
-        classes=_classes(about),
-        classes_shown=SHOWN,
-        found=_found(about.data),
-        mistakes=[_card(each) for each in about.mistakes.mistakes] if about.mistakes else [],
-        suspects=[_card(each) for each in (about.mistakes.suspects or [])[:PICTURED]] if about.mistakes else [],
-        further=[_row(each) for each in (about.mistakes.suspects or [])[PICTURED:]] if about.mistakes else [],
-        recipe=printable_lines(dump(about.recipe)),
-    )  # fmt: skip
+    classes, noted = _classes(about), about.mistakes
+    suspects = (noted.suspects or []) if noted else []
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            about=about,
+            title=run.path.absolute().name,
+            parts=_parts(about),
+            phases=_phases(about),
+            curves=_curves(about),
+            confusion=charts.confusion(about.judged.confusion, _shown(about.labels.classes), "Confusion matrix"),
+            confused=_confused(about),
+            classes=classes,
+            weakest=min((row for row in classes if row["photos"]), key=lambda row: row["recall"]),
+            classes_shown=SHOWN,
+            found=_found(about.data),
+            few_photos=FEW_PHOTOS,
+            mistakes=[_card(each) for each in noted.mistakes] if noted else [],
+            suspects=[_card(each) for each in suspects[:PICTURED]],
+            further=[_row(each) for each in suspects[PICTURED:]],
+            recipe=printable_lines(dump(about.recipe)),
+        )
+    )
 
 
 def environment() -> jinja2.Environment:
@@ -117,11 +128,18 @@ def environment() -> jinja2.Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters |= {
-        "percent": percent, "duration": duration, "shown": printable, "points": points, "day": day,
+        "name": name, "percent": percent, "duration": duration, "shown": printable, "points": points, "day": day,
         "count": lambda number: f"{number:,}".replace(",", NARROW),
     }  # fmt: skip
     made.globals |= {"version": kerastk.__version__, "reliability": charts.reliability}
     return made
+
+
+def name(text: str) -> Markup:
+    """The name of a class or run; a long one shortened, and whole where one points at it."""
+    whole = printable(text)
+    shown = charts.short(whole, LONGEST_NAME)
+    return escape(whole) if shown == whole else Markup('<span title="{}">{}</span>').format(whole, shown)
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -149,57 +167,6 @@ def printable_lines(text: str) -> str:
 
 def _shown(names: Sequence[str]) -> list[str]:
     return [printable(name) for name in names]
-
-
-def _standing_out(about: Pages) -> list[Markup]:
-    """What a reader should not miss, in sentences."""
-    said: list[tuple[bool, str, tuple]] = [*_of_training(about), *_of_answers(about), *_of_data(about)]
-    return [Markup(sentence).format(*values) for true, sentence, values in said if true]
-
-
-def _of_training(about: Pages) -> list[tuple[bool, str, tuple]]:
-    """Whether it is so, the sentence, and what stands in it."""
-    metrics = about.metrics
-    epochs = [row.epoch for row in about.epochs]
-    kept_probe = about.probe is not None and metrics.epoch == 0
-    last = bool(epochs) and metrics.epoch == epochs[-1] > 0 and not metrics.ended
-    slow = [row for row in _phases(about) if row["waiting"] > 0.3 * row["seconds"]]
-    return [
-        (bool(metrics.ended), "The training ended before its time: {}", (printable(metrics.ended or ""),)),
-        (kept_probe, "Fine-tuning did no better than the probe, which was kept: <code>--unfreeze head</code> gives the "
-                     "same model in less time.", ()),
-        (last, "The last epoch was the best one: more <code>--epochs</code> may help.", ()),
-        *((True, "In <i>{}</i> the network waited {} of the time for photos: more <code>--threads</code>, smaller "
-                 "photos or the cache help.", (row["name"], percent(row["waiting"] / row["seconds"], 0))) for row in slow),
-    ]  # fmt: skip
-
-
-def _of_answers(about: Pages) -> list[tuple[bool, str, tuple]]:
-    judged, (low, high) = about.judged, about.judged.interval
-    rows = [row for row in _classes(about) if row["photos"] and row["recall"] < judged.accuracy]
-    weakest = min(rows, key=lambda row: row["recall"], default={"name": "", "hits": 0, "photos": 0})
-    pair = next(iter(_confused(about)), {"truth": "", "answer": "", "photos": 0, "of": 0})
-    suspects = about.mistakes.counts.get("suspects", 0) if about.mistakes else 0
-    return [
-        (about.metrics.judged == "validation", "There is no test split: these are the figures of the photos that "
-                                               "chose the model, and flatter it.", ()),
-        (judged.photos < _FEW_PHOTOS, "{} photos are few to judge by: the interval is {} points wide.",
-         (judged.photos, f"{100 * (high - low):.0f}")),
-        (bool(rows), 'Weakest class: <b>{}</b>, {} of its {} photos are found (<a href="#classes">all classes</a>).',
-         (weakest["name"], weakest["hits"], weakest["photos"])),
-        (pair["photos"] > 0, 'Most often confused: <b>{}</b> taken for <b>{}</b>, {} of {} (<a href="#confusion">all '
-                             "pairs</a>).", (pair["truth"], pair["answer"], pair["photos"], pair["of"])),
-        (suspects > 0, '{} may be wrong (<a href="#labels">look</a>).',
-         ("1 label" if suspects == 1 else f"{suspects} labels",)),
-    ]  # fmt: skip
-
-
-def _of_data(about: Pages) -> list[tuple[bool, str, tuple]]:
-    kinds = Counter(kind for kind, _, _ in about.data.findings)
-    told = ("two-labels", "near-two-labels", "leak", "imbalance")
-    return [
-        (kinds[kind] > 0, 'In the data: {} (<a href="#data">which</a>).', (KINDS[kind][0],)) for kind in told
-    ]  # fmt: skip
 
 
 def _phases(about: Pages) -> list[dict[str, Any]]:
@@ -285,8 +252,8 @@ def _confused(about: Pages, most: int = 12) -> list[dict[str, Any]]:
     pairs = [divmod(int(place), len(names)) for place in order if matrix.flat[place]]
     return [
         {
-            "truth": printable(names[row]),
-            "answer": printable(names[column]),
+            "truth": names[row],
+            "answer": names[column],
             "photos": int(matrix[row, column]),
             "of": int(about.judged.confusion[row].sum()),
         }
@@ -302,7 +269,7 @@ def _classes(about: Pages) -> list[dict[str, Any]]:
         hits, photos, answered = int(matrix[number, number]), int(matrix[number].sum()), int(matrix[:, number].sum())
         found.append(
             {
-                "name": printable(name),
+                "name": name,
                 "hits": hits,
                 "photos": photos,
                 "answered": answered,
@@ -324,21 +291,29 @@ def _found(data: Data) -> list[dict[str, Any]]:
     for kind, paths, text in [*data.findings, *(each for each in data.set_aside if each not in data.findings)]:
         by_kind.setdefault(kind, []).append((paths, text))
     order = {kind: place for place, kind in enumerate(KINDS)}
-    found = []
+    found: list[dict[str, Any]] = []
     for kind in sorted(by_kind, key=lambda each: order.get(each, len(order))):
         examples = [
             {"paths": " = ".join(_shown(paths[:_MOST_PATHS])), "text": printable(text)}
             for paths, text in by_kind[kind][:_MOST_PATHS]
         ]
         meaning = KINDS[kind][0] if kind in KINDS else printable(kind)
-        found.append({"kind": meaning, "count": len(by_kind[kind]), "aside": aside[kind], "examples": examples})
+        found.append(
+            {
+                "kind": meaning,
+                "serious": kind in _SERIOUS,
+                "count": len(by_kind[kind]),
+                "aside": aside[kind],
+                "examples": examples,
+            }
+        )
     return found
 
 
 def _row(photo: Noted) -> dict[str, Any]:
     return {
-        "split": photo.split, "path": printable(photo.path), "truth": printable(photo.truth),
-        "answer": printable(photo.answer), "probability": photo.probability, "of_truth": photo.of_truth,
+        "split": photo.split, "path": printable(photo.path), "truth": photo.truth,
+        "answer": photo.answer, "probability": photo.probability, "of_truth": photo.of_truth,
         "threshold": photo.threshold,
     }  # fmt: skip
 

@@ -265,7 +265,7 @@ def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events, screen: Scre
         model = features_model(model)
         run.write_neighbours(fitting.neighbours)
     run.write_model(model)
-    metrics = _measure(plan, model, fitting, run)
+    metrics = _measure(plan, model, fitting, run, screen)
     splits = [split for split in (plan.data.train, plan.data.val, plan.data.test) if split is not None]
     metrics["seconds"] = {
         "looking": plan.looking_seconds,
@@ -287,15 +287,22 @@ def _report(run: Run, metrics: dict[str, Any] | None, screen: Screen) -> None:
     """Write report.html; `metrics` where metrics.json is not written yet.
 
     It comes before metrics.json, so that no complete run is without one: where the disk is full the run is not
-    complete, and a resume does both. A fault in the report itself must not cost the run.
+    complete, and a resume does both.
     """
+    with _not_at_any_price(screen, f"no report; `kerastk report {shlex.quote(str(run.path))}` tries again"):
+        run.write_report(report.page(run, metrics))
+
+
+@contextlib.contextmanager
+def _not_at_any_price(screen: Screen, without: str) -> Iterator[None]:
+    """A fault in what only tells about a run becomes a warning: it must not cost the run, now and at each resume."""
     try:
-        page = report.page(run, metrics)
+        yield
+    except (Ended, Stopped, OSError):
+        raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        screen.warn(f"there is no report ({reason}); `kerastk report {shlex.quote(str(run.path))}` tries again.")
-        return
-    run.write_report(page)
+        screen.warn(f"{without} ({reason})")
 
 
 def _activations(plan: Plan) -> Activations:
@@ -305,7 +312,7 @@ def _activations(plan: Plan) -> Activations:
     return Activations(plan.model, tasks.of(recipe).identity(recipe), folder_of(recipe.cache), limit=limit)
 
 
-def _measure(plan: Plan, model: keras.Model, fitting: Fitting, run: Run) -> dict[str, Any]:
+def _measure(plan: Plan, model: keras.Model, fitting: Fitting, run: Run, screen: Screen) -> dict[str, Any]:
     """The figures of validation and test by the best model; the only reading of the test split."""
     recipe, data, best = plan.recipe, plan.data, fitting.best
     task = tasks.of(recipe)
@@ -326,8 +333,9 @@ def _measure(plan: Plan, model: keras.Model, fitting: Fitting, run: Run) -> dict
             metrics[name] = task.measure(split.truth, found, data.classes)
             if recipe.head == "dense":
                 metrics[name]["uncalibrated"] = before_calibration(split.truth, found, best.temperature)
-    explained = None if neighbours is not None else model
-    run.write_mistakes(mistakes.record(explained, judged, probabilities=recipe.head != "svm"))
+    with _not_at_any_price(screen, "the mistakes are not kept for the report"):
+        explained = None if neighbours is not None else model
+        run.write_mistakes(mistakes.record(explained, judged, probabilities=recipe.head != "svm"))
     if data.test is not None:
         run.write_predictions(
             [
