@@ -199,3 +199,23 @@ def test_predicting_an_empty_folder_is_an_error_and_leaves_no_file(small_run, tm
         "predict", small_run.path, tmp_path / "empty", "--out", tmp_path / "x.csv", kind=KerastkError
     )
     assert not (tmp_path / "x.csv").exists()
+
+
+def test_predict_gives_probabilities_before_calibration_on_request(small_run, digits):
+    given, calibrated, uncalibrated = (
+        invoke("predict", small_run.path, digits / "0", *option).output
+        for option in ((), ("--calibrated",), ("--uncalibrated",))
+    )
+    assert given == calibrated
+    lines = [[line.split()[:2] for line in said.splitlines()] for said in (given, uncalibrated)]
+    assert lines[0] == lines[1]
+    assert given != uncalibrated
+
+
+def test_report_and_runs_know_a_finished_run(small_run, tmp_path):
+    assert invoke("report", small_run.path, "--out", tmp_path / "x.html").output == f"{tmp_path / 'x.html'}\n"
+    assert (tmp_path / "x.html").read_text() == small_run.report_html.read_text()
+    accuracy = small_run.metrics["test"]["accuracy"]
+    assert f"{100 * accuracy:.1f} %" in invoke("runs", small_run.path.parent).output
+    (listed,) = json.loads(invoke("runs", small_run.path.parent, "--json").output)
+    assert (listed["state"], listed["accuracy"], listed["base"]) == ("complete", accuracy, "mobilenet_0.25")

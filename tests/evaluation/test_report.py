@@ -80,7 +80,7 @@ def test_a_run_ends_with_its_report(small_run):
     before, after = figures["uncalibrated"]["expected_calibration_error"], figures["expected_calibration_error"]
     assert f"is {100 * before:.1f} % before and {100 * after:.1f} % after temperature scaling" in said
     assert f"logits are divided by {small_run.metrics['best']['temperature']:.3f}" in said
-    assert 'base = "mobilenet_0.25"' in page
+    assert 'base = "mobilenet_0.25"' in said
     assert small_run.environment["versions"]["keras"] in said
     # A picture and its heat for each mistake.
     pictures = [each["src"] for each in Elements(page).named("img")]
