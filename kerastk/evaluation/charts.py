@@ -41,7 +41,7 @@ def curves(
         return Markup("")
     xs, ys = [x for x, _ in points], [y for _, y in points]
     steps = ticks(0 if from_zero else min(ys), max(ys))
-    if percent:
+    if percent and max(ys) <= 1:
         steps = [step for step in steps if step <= 1 + 1e-9]
     first, last = min(xs), max(max(xs), min(xs) + 1)
     pad = 0.02 * (last - first)

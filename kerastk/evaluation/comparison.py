@@ -11,7 +11,7 @@ from kerastk.datasets.table import csv_cell
 from kerastk.evaluation import charts
 from kerastk.evaluation.metrics import mcnemar
 from kerastk.evaluation.reading import believed
-from kerastk.evaluation.report import SHOWN, Pages, environment, name, percent, series
+from kerastk.evaluation.report import SHOWN, About, environment, name, percent, series
 from kerastk.run import Run
 from kerastk.screen import printable
 
@@ -44,11 +44,12 @@ def page(runs: Sequence[Run]) -> str:
     Raises:
         RunError: a run is not complete, or a file of it is missing or damaged.
     """
-    abouts = [Pages.of(run) for run in runs]
+    abouts = [About.of(run) for run in runs]
     names = _names(runs)
     best = max(range(len(runs)), key=lambda number: abouts[number].judged.accuracy)
     found = pairs(abouts)
-    return environment().get_template("comparison.html").render(
+    template = environment().get_template("comparison.html")
+    return template.render(
         title="Comparison of runs",
         abouts=abouts,
         names=names,
@@ -61,10 +62,10 @@ def page(runs: Sequence[Run]) -> str:
         differences=_differences(abouts),
         same_data=len({about.data.sha256 for about in abouts}) == 1,
         curves=_curves(abouts),
-    )  # fmt: skip
+    )
 
 
-def pairs(abouts: Sequence[Pages]) -> list[Pair]:
+def pairs(abouts: Sequence[About]) -> list[Pair]:
     """Every two of the runs, compared on the test photos that both have."""
     tested = [_right(about) for about in abouts]
     found = []
@@ -76,7 +77,7 @@ def pairs(abouts: Sequence[Pages]) -> list[Pair]:
     return _corrected(found)
 
 
-def _right(about: Pages) -> dict[tuple[str, str], bool]:
+def _right(about: About) -> dict[tuple[str, str], bool]:
     """Whether each test photo, by content and label, is classified correctly; nothing without a test split."""
     if "test" not in about.metrics.splits:
         return {}
@@ -97,7 +98,7 @@ def _corrected(found: list[Pair]) -> list[Pair]:
     return corrected
 
 
-def _verdict(abouts: Sequence[Pages], names: Sequence[str], best: int, found: Sequence[Pair]) -> Markup:
+def _verdict(abouts: Sequence[About], names: Sequence[str], best: int, found: Sequence[Pair]) -> Markup:
     """The comparison in a few sentences."""
     said = Markup("<b>{}</b> has the highest accuracy, <b>{}</b>.").format(
         name(names[best]), percent(abouts[best].judged.accuracy)
@@ -123,7 +124,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
     return [printable(name if names.count(name) == 1 else str(run.path)) for name, run in zip(names, runs, strict=True)]
 
 
-def _differences(abouts: Sequence[Pages]) -> list[dict[str, Any]]:
+def _differences(abouts: Sequence[About]) -> list[dict[str, Any]]:
     """The fields in which the recipes are not all the same, with each run's value."""
     recipes = [dataclasses.asdict(about.recipe) for about in abouts]
     found = []
@@ -135,7 +136,7 @@ def _differences(abouts: Sequence[Pages]) -> list[dict[str, Any]]:
     return found
 
 
-def _curves(abouts: Sequence[Pages]) -> dict[str, Markup]:
+def _curves(abouts: Sequence[About]) -> dict[str, Markup]:
     if not any(row.epoch for about in abouts for row in about.epochs):
         return {}
     titles = {"val_cross_entropy": "Validation cross-entropy", "val_accuracy": "Validation accuracy"}

@@ -150,7 +150,11 @@ class Metrics:
             best = metrics["best"]
             seconds = {text(name, 100): number(value, 0, 1e12) for name, value in metrics.get("seconds", {}).items()}
             return cls(
-                splits={name: Figures.of(metrics[name], classes) for name in ("validation", "test") if name in metrics},
+                splits={
+                    name: Figures.of(metrics[name], classes)
+                    for name in ("validation", "test")
+                    if name in metrics or name == "validation"
+                },
                 epoch=whole(best["epoch"]),
                 phase=text(best["phase"], 100),
                 temperature=temperature(metrics),
@@ -202,8 +206,8 @@ class Data:
     split: str | None
     split_seed: int | None
     notes: list[str]
-    set_aside: list[tuple[str, list[str], str]]
-    findings: list[tuple[str, list[str], str]]
+    set_aside: list[tuple[str, tuple[str, ...], str]]
+    findings: list[tuple[str, tuple[str, ...], str]]
     sha256: str
     # Of the test split, in the order of predictions.csv: SHA-256 and label.
     tested: list[tuple[str, str]]
@@ -236,8 +240,9 @@ class Data:
         return sum(self.counts[split].values())
 
 
-def _finding(finding: dict[str, Any]) -> tuple[str, list[str], str]:
-    return text(finding["kind"], 100), [text(path, 32_768) for path in finding["paths"]], text(finding["text"], 32_768)
+def _finding(finding: dict[str, Any]) -> tuple[str, tuple[str, ...], str]:
+    paths = tuple(text(path, 32_768) for path in finding["paths"])
+    return text(finding["kind"], 100), paths, text(finding["text"], 32_768)
 
 
 @dataclass(frozen=True)

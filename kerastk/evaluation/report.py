@@ -39,7 +39,7 @@ NARROW = "\u202f"
 
 
 @dataclass(frozen=True)
-class Pages:
+class About:
     """All that a page about one run is made of."""
 
     run: Run
@@ -52,7 +52,7 @@ class Pages:
     mistakes: Mistakes | None
 
     @classmethod
-    def of(cls, run: Run, metrics: dict[str, Any] | None = None) -> "Pages":
+    def of(cls, run: Run, metrics: dict[str, Any] | None = None) -> "About":
         """Read and check everything. Raises RunError, RecipeError."""
         labels = Labels.of(run)
         return cls(
@@ -94,30 +94,27 @@ def page(run: Run, metrics: dict[str, Any] | None = None) -> str:
     Raises:
         RunError: the run is not complete, or a file of it is missing or damaged.
     """
-    about = Pages.of(run, metrics)
+    about = About.of(run, metrics)
     classes, noted = _classes(about), about.mistakes
     suspects = (noted.suspects or []) if noted else []
-    return (
-        environment()
-        .get_template("report.html")
-        .render(
-            about=about,
-            title=run.path.absolute().name,
-            parts=_parts(about),
-            phases=_phases(about),
-            curves=_curves(about),
-            confusion=charts.confusion(about.judged.confusion, _shown(about.labels.classes), "Confusion matrix"),
-            confused=_confused(about),
-            classes=classes,
-            weakest=min((row for row in classes if row["photos"]), key=lambda row: row["recall"]),
-            classes_shown=SHOWN,
-            found=_found(about.data),
-            few_photos=FEW_PHOTOS,
-            mistakes=[_card(each) for each in noted.mistakes] if noted else [],
-            suspects=[_card(each) for each in suspects[:PICTURED]],
-            further=[_row(each) for each in suspects[PICTURED:]],
-            recipe=printable_lines(dump(about.recipe)),
-        )
+    template = environment().get_template("report.html")
+    return template.render(
+        about=about,
+        title=run.path.absolute().name,
+        parts=_parts(about),
+        phases=_phases(about),
+        curves=_curves(about),
+        confusion=charts.confusion(about.judged.confusion, _shown(about.labels.classes), "Confusion matrix"),
+        confused=_confused(about),
+        classes=classes,
+        weakest=min((row for row in classes if row["photos"]), key=lambda row: row["recall"]),
+        classes_shown=SHOWN,
+        found=_found(about.data),
+        few_photos=FEW_PHOTOS,
+        mistakes=[_card(each) for each in noted.mistakes] if noted else [],
+        suspects=[_card(each) for each in suspects[:PICTURED]],
+        further=[_row(each) for each in suspects[PICTURED:]],
+        recipe=printable_lines(dump(about.recipe)),
     )
 
 
@@ -169,7 +166,7 @@ def _shown(names: Sequence[str]) -> list[str]:
     return [printable(name) for name in names]
 
 
-def _phases(about: Pages) -> list[dict[str, Any]]:
+def _phases(about: About) -> list[dict[str, Any]]:
     """Each phase: epochs, seconds, how many of these it waited for data, photos a second."""
     photos = about.data.total("train")
     found = []
@@ -197,7 +194,7 @@ def _waited(row: Epoch, photos: int) -> float:
     return trained * row.values.get("wait_share", 0.0)
 
 
-def _parts(about: Pages) -> list[dict[str, Any]]:
+def _parts(about: About) -> list[dict[str, Any]]:
     """Where the time went: name, seconds and colour of each part."""
     seconds, phases = about.metrics.seconds, _phases(about)
     trained = sum(row["seconds"] for row in phases)
@@ -222,7 +219,7 @@ def series(rows: Sequence[Epoch], name: str) -> list[list[tuple[float, float]]]:
     return list(pieces.values())
 
 
-def _curves(about: Pages) -> dict[str, Markup]:
+def _curves(about: About) -> dict[str, Markup]:
     rows = about.epochs
     if not any(row.epoch for row in rows):
         return {}
@@ -243,7 +240,7 @@ def _curves(about: Pages) -> dict[str, Markup]:
     }
 
 
-def _confused(about: Pages, most: int = 12) -> list[dict[str, Any]]:
+def _confused(about: About, most: int = 12) -> list[dict[str, Any]]:
     """The pairs of classes that are confused most often."""
     matrix = about.judged.confusion.copy()
     np.fill_diagonal(matrix, 0)
@@ -261,7 +258,7 @@ def _confused(about: Pages, most: int = 12) -> list[dict[str, Any]]:
     ]
 
 
-def _classes(about: Pages) -> list[dict[str, Any]]:
+def _classes(about: About) -> list[dict[str, Any]]:
     """Recall and precision of each class with their intervals, the weakest first."""
     matrix = about.judged.confusion
     found = []
@@ -287,8 +284,8 @@ def _classes(about: Pages) -> list[dict[str, Any]]:
 def _found(data: Data) -> list[dict[str, Any]]:
     """What was found in the data, by kind: how often, whether it was set aside, a few of the files."""
     aside = Counter(kind for kind, _, _ in data.set_aside)
-    by_kind: dict[str, list[tuple[list[str], str]]] = {}
-    for kind, paths, text in [*data.findings, *(each for each in data.set_aside if each not in data.findings)]:
+    by_kind: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+    for kind, paths, text in dict.fromkeys([*data.findings, *data.set_aside]):
         by_kind.setdefault(kind, []).append((paths, text))
     order = {kind: place for place, kind in enumerate(KINDS)}
     found: list[dict[str, Any]] = []

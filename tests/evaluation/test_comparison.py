@@ -4,7 +4,7 @@ from click.testing import CliRunner
 from kerastk.cli import commands
 from kerastk.errors import RunError
 from kerastk.evaluation import comparison
-from kerastk.evaluation.report import Pages
+from kerastk.evaluation.report import About
 from tests.evaluation.test_report import loads_nothing, words
 
 CLASSES = ["a", "b", "<script>"]
@@ -22,7 +22,7 @@ def runs(make_run):
 
 
 def test_pairs_are_compared_on_the_photos_that_both_tested(runs):
-    abouts = [Pages.of(run) for run in runs]
+    abouts = [About.of(run) for run in runs]
     found = {(pair.first, pair.second): pair for pair in comparison.pairs(abouts)}
     assert len(found) == 6
     right = [
