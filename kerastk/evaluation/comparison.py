@@ -119,9 +119,13 @@ def _verdict(abouts: Sequence[About], names: Sequence[str], best: int, found: Se
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """The folders' names; their paths where two are called the same."""
-    names = [run.path.absolute().name for run in runs]
-    return [printable(name if names.count(name) == 1 else str(run.path)) for name, run in zip(names, runs, strict=True)]
+    """The folders' names; with as much of their paths in front as it takes to tell them apart."""
+    paths = [run.path.absolute().parts for run in runs]
+    for length in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(parts[-length:]) for parts in paths]
+        if len(set(names)) == len(set(paths)):
+            break
+    return [printable(name) for name in names]
 
 
 def _differences(abouts: Sequence[About]) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.found.append((tag, dict(attributes)))
+        self.text += " " * (tag in ("td", "th"))
 
     def handle_data(self, data):
         self.text += data
