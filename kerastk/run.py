@@ -159,6 +159,8 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The resolved recipe."""
+        with contextlib.suppress(FileNotFoundError):
+            run_file(self.recipe_toml, _LARGEST)
         return load(self.recipe_toml)
 
     @property
