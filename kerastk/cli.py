@@ -215,7 +215,14 @@ def _gate(accuracy: float, wanted: float) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Write a .csv, .jsonl or .parquet file.")
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Answers a photo.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads that read and decode.")
-def predict(run: str, inputs: tuple[str, ...], out: Path | None, top: int, threads: int | None) -> None:
+@click.option(
+    "--calibrated/--uncalibrated", default=True, show_default=True,
+    help="Probabilities after temperature scaling, as the saved model gives them, or before: undone by the temperature "
+    "in metrics.json. The answers are the same.",
+)  # fmt: skip
+def predict(
+    run: str, inputs: tuple[str, ...], out: Path | None, top: int, threads: int | None, calibrated: bool
+) -> None:
     """Let the model of RUN answer for photos.
 
     PHOTOS are files, folders and archives. There is a row for each file; one that cannot be read has its error there.
@@ -228,7 +235,7 @@ def predict(run: str, inputs: tuple[str, ...], out: Path | None, top: int, threa
         # Before the model is loaded, which takes seconds.
         check_ending(out, ENDINGS)
     start_backend()
-    predictor = kerastk.load(run)
+    predictor = kerastk.load(run, calibrated=calibrated)
     if top > len(predictor.classes):
         raise RecipeError(f"--top must be at most the number of classes, {len(predictor.classes)}; got {top}.")
     found = predictor.stream(inputs, top=top, threads=threads)
@@ -282,6 +289,61 @@ def evaluate(run: str, data: str, out: Path | None, assert_accuracy: float | Non
         write_atomic(out, json.dumps(figures, indent=1))
     if assert_accuracy is not None:
         _gate(figures["accuracy"], assert_accuracy)
+
+
+@commands.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "--out", type=click.Path(path_type=Path),
+    help="Write the page to this .html file.  [default: report.html in the RUN; comparison.html for several]",
+)  # fmt: skip
+def report(runs: tuple[str, ...], out: Path | None) -> None:
+    """Make the report of a complete RUN again, or compare several.
+
+    A comparison has figures beside each other, what the recipes have not in common, the curves, and whether a
+    difference on the same test photos is more than chance. Neither needs the data.
+    """
+    from kerastk.evaluation import comparison
+    from kerastk.evaluation import report as one
+    from kerastk.run import Run
+    from kerastk.storage import check_ending, write_atomic
+
+    if out is not None:
+        check_ending(out, (".html",))
+    opened = [Run.open(run) for run in runs]
+    if len(opened) == 1:
+        page = one.page(opened[0])
+        if out is None:
+            opened[0].write_report(page)
+    else:
+        page = comparison.page(opened)
+        out = out or Path("comparison.html")
+    if out is not None:
+        write_atomic(out, page)
+    click.echo(out or opened[0].report_html)
+
+
+@commands.command(name="runs")
+@click.argument("folder", type=click.Path(path_type=Path), default="runs")
+@click.option("--json", "as_json", is_flag=True, help="Print all that is known of each as JSON.")
+def list_runs(folder: Path, as_json: bool) -> None:
+    """List the runs in FOLDER (runs) with their figures, the newest first.
+
+    A run is complete, running, interrupted (`kerastk resume` goes on with it) or damaged.
+    """
+    import dataclasses
+    import json
+
+    from kerastk.evaluation.listing import runs
+    from kerastk.screen import Screen
+
+    found = runs(folder)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(run) for run in found], indent=1))
+    elif found:
+        Screen().runs(found)
+    else:
+        click.echo(f"no runs in {folder}")
 
 
 @commands.command()

@@ -17,7 +17,9 @@ from kerastk.datasets.files import Finding, folder_reader, read_file, walk
 from kerastk.datasets.images import decode, from_pil
 from kerastk.datasets.source import natural_key
 from kerastk.errors import DataError, PhotoError, RunError
+from kerastk.evaluation.metrics import uncalibrated
 from kerastk.evaluation.neighbours import Neighbours
+from kerastk.evaluation.reading import believed, temperature
 from kerastk.evaluation.scores import of_batch
 from kerastk.run import Run
 
@@ -43,17 +45,19 @@ class Predictor:
 
     Called with a path, the bytes of a file, a Pillow image or a uint8 array (height, width, 3) or (height, width), it
     returns an `Answer`, which unpacks into label and probability; with a list of those, a list. With `top=3` each
-    answer is a list of the three best.
+    answer is a list of the three best. A saved model is calibrated: its logits were divided by the temperature in
+    metrics.json. With `calibrated=False` that is undone; the answers stay, their probabilities change.
 
     >>> label, probability = kerastk.load("runs/photos-resnet50-1")("cat.jpg")
     """
 
     batch_size = 32
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, *, calibrated: bool = True):
         from kerastk.tasks.finetune import labels_of, load_model
 
         labels = labels_of(run)
+        self._temperature = None if calibrated else _temperature(run, labels["head"])
         self.classes: list[str] = labels["classes"]
         self.image_size, self.resize = labels["image_size"], labels["resize"]
         self.run = run
@@ -98,7 +102,8 @@ class Predictor:
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities, (photos, classes) float32, for (photos, image_size, image_size, 3) uint8."""
-        return of_batch(self.model, pixels, self.batch_size, self.neighbours)
+        found = of_batch(self.model, pixels, self.batch_size, self.neighbours)
+        return found if self._temperature is None else uncalibrated(found, self._temperature)
 
     def stream(
         self, inputs: Iterable[str | os.PathLike], *, top: int = 1, threads: int | None = None
@@ -143,14 +148,22 @@ class Predictor:
             raise PhotoError(f"{path}: {error}", error.kind) from None
 
 
-def load(run: str | os.PathLike | Run) -> Predictor:
-    """The predictor of a run folder.
+def load(run: str | os.PathLike | Run, *, calibrated: bool = True) -> Predictor:
+    """The predictor of a run folder; with `calibrated` false its probabilities are those before temperature scaling.
 
     Raises:
-        RunError: there is no such run, or its files do not belong together.
+        RunError: there is no such run, its files do not belong together, or there is no calibration to undo.
         WeightsError: the model is missing or damaged.
     """
-    return Predictor(run if isinstance(run, Run) else Run.open(run))
+    return Predictor(run if isinstance(run, Run) else Run.open(run), calibrated=calibrated)
+
+
+def _temperature(run: Run, head: str) -> float:
+    """What the logits of the run's model were divided by."""
+    if head != "dense":
+        raise RunError(f"{run.path} has the head {head}, which is not calibrated: there is nothing to undo.")
+    with believed(run.metrics_json):
+        return temperature(run.metrics)
 
 
 def photos(inputs: Iterable[str | os.PathLike]) -> Iterator[tuple[str, Callable[[], bytes]]]:

@@ -103,6 +103,8 @@ class Run:
     labels_json = property(lambda self: self.path / "labels.json")
     metrics_json = property(lambda self: self.path / "metrics.json")
     predictions_csv = property(lambda self: self.path / "predictions.csv")
+    mistakes_json = property(lambda self: self.path / "mistakes.json")
+    report_html = property(lambda self: self.path / "report.html")
 
     @property
     def begun(self) -> bool:
@@ -113,6 +115,20 @@ class Run:
     def complete(self) -> bool:
         """Whether the run has come to its end; metrics.json is written last."""
         return self.metrics_json.exists()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a process is training this run."""
+        import fcntl
+
+        try:
+            with open(run_file(self.checkpoint / "lock", _LARGEST)) as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except (OSError, RunError):
+            return False
+        return False
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -144,6 +160,8 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The resolved recipe."""
+        with contextlib.suppress(FileNotFoundError):
+            run_file(self.recipe_toml, _LARGEST)
         return load(self.recipe_toml)
 
     @property
@@ -162,6 +180,11 @@ class Run:
         return self._json(self.data_json)
 
     @property
+    def mistakes(self) -> dict[str, Any]:
+        """The content of mistakes.json: the photos that the report shows, with small pictures."""
+        return self._json(self.mistakes_json)
+
+    @property
     def environment(self) -> dict[str, Any]:
         """The content of environment.json."""
         return self._json(self.environment_json)
@@ -169,13 +192,21 @@ class Run:
     @property
     def log(self) -> list[dict[str, str]]:
         """The rows of log.csv."""
+        return self._table(self.log_csv, "strict")
+
+    @property
+    def predictions(self) -> list[dict[str, str]]:
+        """The rows of predictions.csv; texts that a spreadsheet would run have an apostrophe in front."""
+        return self._table(self.predictions_csv, "surrogateescape")
+
+    def _table(self, path: Path, errors: str) -> list[dict[str, str]]:
         try:
-            text = run_file(self.log_csv, _LARGEST).read_text(encoding="utf-8")
-            return list(csv.DictReader(io.StringIO(text)))
+            with open(run_file(path, _LARGEST), encoding="utf-8", errors=errors, newline="") as file:
+                return list(csv.DictReader(file))
         except OSError:
-            raise RunError(f"{self.path} has no log.csv.") from None
+            raise RunError(f"{self.path} has no {path.name}.") from None
         except (ValueError, csv.Error):
-            raise RunError(f"{self.log_csv} is damaged.") from None
+            raise RunError(f"{path} is damaged.") from None
 
     def _json(self, path: Path) -> dict[str, Any]:
         try:
@@ -211,6 +242,14 @@ class Run:
     def write_predictions(self, rows: list[dict]) -> None:
         """predictions.csv"""
         self._write_csv(self.predictions_csv, rows)
+
+    def write_mistakes(self, content: dict[str, Any]) -> None:
+        """mistakes.json"""
+        write_atomic(self.mistakes_json, json.dumps(content))
+
+    def write_report(self, page: str) -> None:
+        """report.html"""
+        write_atomic(self.report_html, page)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """metrics.json; after it the run counts as complete."""

@@ -15,6 +15,7 @@ from kerastk.datasets.check import KINDS, Look
 if TYPE_CHECKING:
     import keras
 
+    from kerastk.evaluation.listing import Listed
     from kerastk.run import Run
     from kerastk.training.lr_find import RangeTest
     from kerastk.training.phases import Phase, Probe
@@ -117,15 +118,15 @@ class Screen:
     def solved(self, kind: str, note: str, *, rows: int, passed: float, solved: float) -> None:
         """The head is fitted."""
         self.console.print(
-            f"probe    {rows:,} feature vectors in {_duration(passed)}, {SOLVED[kind]} ({note}) in {solved:.1f}s"
+            f"probe    {rows:,} feature vectors in {duration(passed)}, {SOLVED[kind]} ({note}) in {solved:.1f}s"
         )
 
     def cached(self, *, computed: bool, seconds: float, with_cache: float | None, without: float | None) -> None:
         """The activations of a phase are there."""
-        how = f"made in {_duration(seconds)}" if computed else "all there already"
+        how = f"made in {duration(seconds)}" if computed else "all there already"
         expected = ""
         if with_cache is not None:
-            expected = f"; an epoch should take about {_duration(with_cache)}, without it {_duration(without)}"
+            expected = f"; an epoch should take about {duration(with_cache)}, without it {duration(without)}"
         self.console.print(f"cache    {how}{expected}")
 
     def _findings_line(self, look: Look, set_aside: int) -> None:
@@ -205,7 +206,7 @@ class Screen:
             f"{row['learning_rate']:.1e}" if trained else "-",
             f"{row['photos_per_second']:.0f}",
             f"{100 * row['wait_share']:.0f} %",
-            _duration(row["seconds"] * (self._epochs - row["epoch"])) if trained else "-",
+            duration(row["seconds"] * (self._epochs - row["epoch"])) if trained else "-",
         )
         self._line(cells)
 
@@ -230,6 +231,8 @@ class Screen:
             f"best     epoch {best['epoch']} ({best['phase']})" if best["epoch"] else "best     the probe"
         )
         self.figures("test" if "test" in metrics else "validation", metrics.get("test", metrics["validation"]))
+        if run.report_html.exists():
+            self.console.print(f"report   {_shown(str(run.report_html))}")
         self.console.print(f"use      kerastk predict {_shown(str(run.path))} PHOTOS --out answers.csv")
 
     def figures(self, name: str, figures: dict[str, Any]) -> None:
@@ -253,6 +256,36 @@ class Screen:
             table.add_row(_shown(name), *cells, str(row["photos"]))
         self.console.print(table)
 
+    def runs(self, found: "list[Listed]") -> None:
+        """The table of `kerastk runs`, then what is damaged. A narrow terminal has no room for base and data."""
+        # A file or a pipe is as wide as it has to be.
+        console = self.console if self.console.is_terminal else Console(width=10_000, highlight=False)
+        columns = ["run", "state", "accuracy", "95 %", "time", "started", "base", "data"]
+        columns = columns if console.width >= 100 else columns[:6]
+        table = Table(box=None, pad_edge=False)
+        for column in columns:
+            number = column in ("accuracy", "95 %", "time")
+            folds = column in ("run", "data")
+            table.add_column(column, justify="right" if number else "left", no_wrap=not folds, overflow="fold")
+        for run in found:
+            low, high = run.accuracy_95 or (0, 0)
+            of = " (val)" if run.split == "validation" else ""
+            cells = (
+                _shown(run.name),
+                run.state,
+                "" if run.accuracy is None else f"{100 * run.accuracy:.1f} %{of}",
+                "" if run.accuracy_95 is None else f"{100 * low:.1f} to {100 * high:.1f}",
+                "" if run.seconds is None else duration(run.seconds),
+                _shown((run.started or "")[:16].replace("T", " ")),
+                _shown(run.base or ""),
+                _shown(run.data or ""),
+            )
+            table.add_row(*cells[: len(columns)])
+        console.print(table)
+        for run in found:
+            if run.error is not None:
+                self.warn(f"{run.name}: {run.error}")
+
     def warn(self, text: str) -> None:
         """Something the user should know."""
         self.console.print(f"warning  {_shown(text)}", style="yellow")
@@ -273,7 +306,8 @@ def _count(number: int, noun: str, several: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else several or noun + 's'}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as 7s, 2m05s or 1h20m."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"

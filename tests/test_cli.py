@@ -49,6 +49,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd):
         ["finetune", tmp_path, "--cache-size", "lots"],
         ["weights", "fetch", "nothing"],
         ["train", tmp_path / "none.toml"],
+        ["report", tmp_path / "none"],
+        ["report", tmp_path],
+        ["report", tmp_path, "--out", "x.pdf"],
+        ["runs", tmp_path / "none"],
     ):
         monkeypatch.setattr(sys, "argv", ["kerastk", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
@@ -128,7 +132,7 @@ def test_the_three_lines_of_the_readme(digits, tmp_path):
     run = runs / "digits-mobilenet_0.25-1"
     assert {path.name for path in run.iterdir()} == {
         "recipe.toml", "environment.json", "data.json", "log.csv", "events", "model.keras", "labels.json",
-        "metrics.json", "predictions.csv",
+        "metrics.json", "mistakes.json", "predictions.csv", "report.html",
     }  # fmt: skip
     assert json.loads((run / "environment.json").read_text())["command"].endswith(f"--runs {runs}")
 
@@ -223,3 +227,23 @@ def test_augment_refuses_before_anything_is_read(tmp_path):
     assert "--out must end in .png" in refused(
         "augment", tmp_path / "none", "--out", tmp_path / "x.jpg", kind=RecipeError
     )
+
+
+def test_predict_gives_probabilities_before_calibration_on_request(small_run, digits):
+    given, calibrated, uncalibrated = (
+        invoke("predict", small_run.path, digits / "0", *option).output
+        for option in ((), ("--calibrated",), ("--uncalibrated",))
+    )
+    assert given == calibrated
+    lines = [[line.split()[:2] for line in said.splitlines()] for said in (given, uncalibrated)]
+    assert lines[0] == lines[1]
+    assert given != uncalibrated
+
+
+def test_report_and_runs_know_a_finished_run(small_run, tmp_path):
+    assert invoke("report", small_run.path, "--out", tmp_path / "x.html").output == f"{tmp_path / 'x.html'}\n"
+    assert (tmp_path / "x.html").read_text() == small_run.report_html.read_text()
+    accuracy = small_run.metrics["test"]["accuracy"]
+    assert f"{100 * accuracy:.1f} %" in invoke("runs", small_run.path.parent).output
+    (listed,) = json.loads(invoke("runs", small_run.path.parent, "--json").output)
+    assert (listed["state"], listed["accuracy"], listed["base"]) == ("complete", accuracy, "mobilenet_0.25")

@@ -5,6 +5,7 @@ import pytest
 
 HEAVY = ("keras", "tensorflow", "jax", "torch", "sklearn", "matplotlib", "numpy", "PIL", "grain", "rich")
 COMMANDS = [[], ["finetune"], ["train"], ["train", "digits"], ["predict"], ["evaluate"], ["check"], ["embed"],
+            ["report"], ["runs"],
             ["cache"], ["cache", "info"], ["cache", "clear"], ["bases"], ["recipes"], ["weights"], ["weights", "fetch"],
             ["demo"]]  # fmt: skip
 

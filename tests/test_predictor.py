@@ -189,3 +189,29 @@ def test_a_run_whose_parts_do_not_fit_is_refused(small_run, tmp_path):
     damaged.model_keras.write_bytes(damaged.model_keras.read_bytes()[:5000])
     with pytest.raises(WeightsError, match="cannot load"):
         kerastk.load(damaged.path)
+
+
+def test_the_calibration_can_be_undone_and_the_answers_stay(small_run, predictor, digits):
+    temperature = small_run.metrics["best"]["temperature"]
+    assert temperature != 1
+    raw = kerastk.load(small_run, calibrated=False)
+    photos = [digits / "2" / "3.png", digits / "1" / "0.png"]
+    for one, other in zip(predictor(photos, top=4), raw(photos, top=4), strict=True):
+        assert [each.label for each in one] == [each.label for each in other]
+        logits = temperature * np.log([each.probability for each in one])
+        wanted = np.exp(logits) / np.exp(logits).sum()
+        np.testing.assert_allclose([each.probability for each in other], wanted, atol=1e-5)
+
+
+def test_what_is_not_calibrated_cannot_be_undone(small_run, tmp_path):
+    run = Run.create(tmp_path, "run")
+    for file in (small_run.environment_json, small_run.metrics_json):
+        (run.path / file.name).write_bytes(file.read_bytes())
+    (run.path / "labels.json").write_text(json.dumps({**small_run.labels, "head": "svm"}))
+    with pytest.raises(RunError, match="has the head svm, which is not calibrated"):
+        kerastk.load(run, calibrated=False)
+    (run.path / "labels.json").write_text(json.dumps(small_run.labels))
+    for value in (0, -1, "x", None, 1e9):
+        run.metrics_json.write_text(json.dumps({"best": {"temperature": value}}))
+        with pytest.raises(RunError, match=r"metrics.json is damaged"):
+            kerastk.load(run, calibrated=False)

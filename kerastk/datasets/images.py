@@ -289,6 +289,20 @@ def thumbnail(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2))
 
 
+def to_webp(pixels: np.ndarray) -> bytes:
+    """(height, width, 3) uint8 as the bytes of a small WebP file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "WEBP", quality=75, method=4)
+    return file.getvalue()
+
+
+def smaller(pixels: np.ndarray, size: int) -> np.ndarray:
+    """(height, width, 3) uint8, its longer side at most `size`."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
 def from_pil(image: Image.Image, size: int, *, resize: str = "crop") -> np.ndarray:
     """A Pillow image as (size, size, 3) uint8 RGB: exactly as `decode` gives its file while it is not loaded yet.
 

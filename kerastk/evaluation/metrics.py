@@ -1,6 +1,7 @@
 """Figures of a classifier, with their uncertainty."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,48 @@ def interval(hits: int, total: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins of confidence (arXiv:1706.04599).
+def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> list[dict[str, Any]]:
+    """Photos, mean confidence and accuracy in each equal-width bin of confidence that has photos (arXiv:1706.04599).
 
-    `truth` is (photos,) class numbers, `probabilities` (photos, classes).
+    `truth` is (photos,) class numbers, `probabilities` (photos, classes). A bin is named by its number from 0.
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == truth
     which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(right[which == b].mean() - confidence[which == b].mean()) * (which == b).mean() for b in set(which)]
-    return float(sum(gaps))
+    return [
+        {
+            "bin": int(each),
+            "photos": int((which == each).sum()),
+            "confidence": float(confidence[which == each].mean()),
+            "accuracy": float(right[which == each].mean()),
+        }
+        for each in np.unique(which)
+    ]
+
+
+def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy over the bins of `reliability`, weighted by their photos."""
+    rows = reliability(truth, probabilities, bins)
+    return sum(abs(row["accuracy"] - row["confidence"]) * row["photos"] for row in rows) / len(truth)
+
+
+def uncalibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """What (photos, classes) probabilities were before their logits were divided by the temperature, float32.
+
+    The logits are their logarithms, up to a constant that softmax takes no notice of.
+    """
+    logits = temperature * np.log(np.maximum(probabilities.astype(np.float64), 1e-300))
+    return np.exp(logits - logsumexp(logits, axis=1, keepdims=True)).astype(np.float32)
+
+
+def before_calibration(truth: np.ndarray, probabilities: np.ndarray, temperature: float) -> dict[str, Any]:
+    """The figures that the temperature changes, as they were without it."""
+    probabilities = uncalibrated(probabilities, temperature)
+    return {
+        "cross_entropy": log_loss(probabilities, truth),
+        "expected_calibration_error": expected_calibration_error(truth, probabilities),
+        "reliability": reliability(truth, probabilities),
+    }
 
 
 def cross_entropy(logits: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -73,6 +106,24 @@ def temperature(logits: np.ndarray, truth: np.ndarray, weights: np.ndarray | Non
     return float(np.exp(minimize_scalar(loss, bounds=(-math.log(20), math.log(20)), method="bounded").x))
 
 
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int, float]:
+    """Whether two classifiers differ on the same photos, from whether each is right about each.
+
+    Returns how many the first alone has right, how many the second alone, and the probability of so uneven a count, or
+    a more uneven one, where they are equally good: McNemar's test (1947, Psychometrika 12:153), exact.
+
+    >>> mcnemar([True] * 5 + [False], [False] * 5 + [True])
+    (5, 1, 0.21875)
+    """
+    from scipy.stats import binomtest
+
+    only_first = sum(one and not other for one, other in zip(first, second, strict=True))
+    only_second = sum(other and not one for one, other in zip(first, second, strict=True))
+    if only_first + only_second == 0:
+        return 0, 0, 1.0
+    return only_first, only_second, float(binomtest(only_first, only_first + only_second).pvalue)
+
+
 def classification(truth: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> dict[str, Any]:
     """The figures of a split: accuracy with its 95 % interval, top-5 beyond 5 classes, per-class figures, calibration.
 
@@ -95,6 +146,7 @@ def classification(truth: np.ndarray, probabilities: np.ndarray, classes: list[s
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
         figures["top5_accuracy"] = float((best == truth[:, None]).any(axis=1).mean())
     figures["expected_calibration_error"] = expected_calibration_error(truth, probabilities)
+    figures["reliability"] = reliability(truth, probabilities)
     precision, recall, f1, support = precision_recall_fscore_support(truth, guess, labels=numbers, zero_division=0.0)
     figures["macro_f1"] = float(f1[support > 0].mean())
     figures["majority_share"] = float(support.max() / len(truth))

@@ -39,6 +39,8 @@ class Plan:
     notes: list[str]
     # What an automatic name begins with; None where the user gave one.
     stem: str | None
+    # For reading every photo once, to check and to split them.
+    looking_seconds: float
     # By `time.perf_counter`.
     begun: float
 
@@ -71,8 +73,10 @@ def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False,
     with keras.device(device):
         # Before the photos are looked at: weights that cannot be had should not cost a user that time.
         model = task.build(recipe, source.classes, random=dry)
+        begin = time.perf_counter()
         with screen.working(f"looking at {source.name}") as progress:
             opened = task.open_data(recipe, source, progress, _assigned(run))
+        looking = time.perf_counter() - begin
         stem = None if recipe.name else stem_of(source, recipe)
         name = recipe.name or next_name(Path(recipe.runs), stem)
         resolved = task.resolve(recipe, model, opened, precision=precision, device=device, name=name)
@@ -89,7 +93,9 @@ def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False,
         notes = []
         if resolved.probe == "train" and recipe.probe != "train":
             notes.append(f"the head is trained in minibatches, not solved: {task.too_large(model, opened)}")
-    return Plan(resolved, opened, model, phases, choices, device, reason, trainable, notes, stem, begun)
+    return Plan(
+        resolved, opened, model, phases, choices, device, reason, trainable, notes, stem, looking, begun
+    )  # fmt: skip
 
 
 def _choice(recipe: Recipe, model: keras.Model, data: PhotoData, phase: Phase) -> Choice:

@@ -19,7 +19,8 @@ import numpy as np
 from kerastk import tasks
 from kerastk.datasets.images import photo_grid
 from kerastk.errors import DataError, KerastkError, RecipeError, RunError, Stopped
-from kerastk.evaluation import scores
+from kerastk.evaluation import mistakes, report, scores
+from kerastk.evaluation.metrics import before_calibration
 from kerastk.networks.classifier import features_model
 from kerastk.notation import PLATEAU_PATIENCE, profile_steps, schedule_numbers, seconds, size_bytes
 from kerastk.recipe import CACHE_SIZE, Recipe, dump
@@ -184,6 +185,8 @@ def _go_on(
     """See `resume`."""
     with run.lock(), _mendable(run):
         if run.complete:
+            if not run.report_html.exists():
+                _report(run, None, screen)
             screen.complete(run)
             shutil.rmtree(run.checkpoint)
             return run
@@ -309,7 +312,7 @@ def _execute(
             )
             set_precision(model, recipe.precision)
             fitting.run(plan.phases)
-            metrics = _finish(plan, fitting, run, events)
+            metrics = _finish(plan, fitting, run, events, screen)
         screen.finished(run, metrics)
     except Ended:
         # It came while the model was being judged and written.
@@ -356,8 +359,8 @@ def _forget(run: Run, state: dict[str, Any] | None) -> None:
         raise RunError(f"the checkpoint of {run.path} does not fit: {type(error).__name__} {error}.") from None
 
 
-def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events) -> dict[str, Any]:
-    """Write the best model and its figures, the figures last: with them the run is complete."""
+def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events, screen: Screen) -> dict[str, Any]:
+    """Write the best model, its mistakes, the report and the figures, these last: with them the run is complete."""
     trained_seconds, model = fitting.rows.spent, plan.model
     set_precision(model, "float32")
     release(model)
@@ -367,16 +370,42 @@ def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events) -> dict[str,
     run.write_model(model)
     shown = _spread(len(plan.data.val.photos), POINTS)
     observer = Observer(model, shown)
-    metrics, found = _measure(plan, observer, fitting, run)
-    metrics["seconds"] = {"training": trained_seconds, "all": fitting.rows.spent}
-    judged = {"validation": Judged(plan.data.val, found["validation"], metrics["validation"])}
-    if plan.data.test is not None:
-        judged["test"] = Judged(plan.data.test, found["test"], metrics["test"])
+    metrics, judged = _measure(plan, model, observer, fitting, run, screen)
+    splits = [split for split in (plan.data.train, plan.data.val, plan.data.test) if split is not None]
+    metrics["seconds"] = {
+        "looking": plan.looking_seconds,
+        "training": trained_seconds,
+        "all": fitting.rows.spent,
+        "decoding": sum(split.decoding for split in splits),
+    }
     run.write_projector(projector_of(judged["validation"], observer, shown))
     write_results(events.writer, judged, seconds=trained_seconds, step=events.step)
+    _report(run, metrics, screen)
     run.write_metrics(metrics)
     shutil.rmtree(run.checkpoint)
     return metrics
+
+
+def _report(run: Run, metrics: dict[str, Any] | None, screen: Screen) -> None:
+    """Write report.html; `metrics` where metrics.json is not written yet.
+
+    It comes before metrics.json, so that no complete run is without one: where the disk is full the run is not
+    complete, and a resume does both.
+    """
+    with _not_at_any_price(screen, f"no report; `kerastk report {shlex.quote(str(run.path))}` tries again"):
+        run.write_report(report.page(run, metrics))
+
+
+@contextlib.contextmanager
+def _not_at_any_price(screen: Screen, without: str) -> Iterator[None]:
+    """A fault in what only tells about a run becomes a warning: it must not cost the run, now and at each resume."""
+    try:
+        yield
+    except (Ended, Stopped, OSError):
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        screen.warn(f"{without} ({reason})")
 
 
 def _activations(plan: Plan) -> Activations:
@@ -386,7 +415,9 @@ def _activations(plan: Plan) -> Activations:
     return Activations(plan.model, tasks.of(recipe).identity(recipe), folder_of(recipe.cache), limit=limit)
 
 
-def _measure(plan: Plan, model: Observer, fitting: Fitting, run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _measure(
+    plan: Plan, model: keras.Model, observer: Observer, fitting: Fitting, run: Run, screen: Screen
+) -> tuple[dict[str, Any], dict[str, Judged]]:
     """The figures of validation and test by the best model, and its answers; the only reading of the test split."""
     recipe, data, best = plan.recipe, plan.data, fitting.best
     task = tasks.of(recipe)
@@ -394,16 +425,24 @@ def _measure(plan: Plan, model: Observer, fitting: Fitting, run: Run) -> tuple[d
     row = next(row for row in fitting.rows.rows if row["epoch"] == best.epoch)
     ended = {} if fitting.ended is None else {"ended": str(fitting.ended) or "by Ctrl-C"}
     neighbours = fitting.neighbours
-    found = {"validation": scores.of_rows(model, data.val, neighbours)}
     metrics: dict[str, Any] = {
         "format": 1,
         **ended,
         "best": {"epoch": row["epoch"], "phase": row["phase"], MONITOR: best.value, "temperature": best.temperature},
-        "validation": task.measure(data.val.truth, found["validation"], data.classes),
     }
-    if data.test is not None:
-        found["test"] = scores.of_rows(model, data.test, neighbours)
-        metrics["test"] = task.measure(data.test.truth, found["test"], data.classes)
+    judged = {}
+    for name, split in (("validation", data.val), ("test", data.test)):
+        if split is not None:
+            found = scores.of_rows(observer, split, neighbours)
+            metrics[name] = task.measure(split.truth, found, data.classes)
+            if recipe.head == "dense":
+                metrics[name]["uncalibrated"] = before_calibration(split.truth, found, best.temperature)
+            judged[name] = Judged(split, found, metrics[name])
+    with _not_at_any_price(screen, "the mistakes are not kept for the report"):
+        explained = None if neighbours is not None else model
+        answers = {name: (each.split, each.scores) for name, each in judged.items()}
+        run.write_mistakes(mistakes.record(explained, answers, probabilities=recipe.head != "svm"))
+    if "test" in judged:
         run.write_predictions(
             [
                 {
@@ -412,10 +451,10 @@ def _measure(plan: Plan, model: Observer, fitting: Fitting, run: Run) -> tuple[d
                     "prediction": data.classes[int(row.argmax())],
                     "probability": f"{row.max():.6f}",
                 }
-                for photo, row in zip(data.test.photos, found["test"], strict=True)
+                for photo, row in zip(data.test.photos, judged["test"].scores, strict=True)
             ]
         )
-    return metrics, found
+    return metrics, judged
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:

@@ -2,13 +2,17 @@ import numpy as np
 import pytest
 
 from kerastk.evaluation.metrics import (
+    before_calibration,
     classification,
     cross_entropy,
     equal_classes,
     expected_calibration_error,
     interval,
     log_loss,
+    mcnemar,
+    reliability,
     temperature,
+    uncalibrated,
 )
 
 
@@ -105,3 +109,35 @@ def test_with_equal_classes_a_photo_of_a_small_class_counts_for_many():
     found = temperature(noisy, many, equal_classes(many))
     assert found == pytest.approx(temperature(noisy[repeated], many[repeated]), rel=0.02)
     assert found != pytest.approx(temperature(noisy, many), rel=0.02)
+
+
+def test_what_calibration_changed_can_be_undone():
+    logits, truth = drawn(2.0, count=300)
+    raw = softmax(logits)
+    found = temperature(logits, truth)
+    calibrated = softmax(logits / found).astype(np.float32)
+    np.testing.assert_allclose(uncalibrated(calibrated, found), raw, atol=1e-5)
+    figures = before_calibration(truth, calibrated, found)
+    assert figures["expected_calibration_error"] == pytest.approx(expected_calibration_error(truth, raw), abs=1e-3)
+    assert figures["cross_entropy"] == pytest.approx(cross_entropy(logits, truth), abs=1e-4)
+    # What was so sure that the others vanished stays so.
+    assert uncalibrated(np.array([[1.0, 0.0]], np.float32), 2.5).tolist() == [[1.0, 0.0]]
+
+
+def softmax(logits):
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def test_the_bins_of_reliability_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.92, 0.08], [0.55, 0.45], [0.0, 1.0]])
+    rows = reliability(np.array([0, 1, 0, 1]), probabilities, bins=10)
+    assert [(row["bin"], row["photos"], row["accuracy"]) for row in rows] == [(5, 1, 1.0), (9, 3, 2 / 3)]
+    assert rows[1]["confidence"] == pytest.approx((0.9 + 0.92 + 1) / 3)
+
+
+def test_mcnemar_against_a_published_example():
+    # 4 and 16 of the pairs differ; exact two-sided, as R's exact2x2::mcnemar.exact has it: twice the binomial tail.
+    first, second = [True] * 4 + [False] * 16 + [True] * 30, [False] * 4 + [True] * 16 + [True] * 30
+    assert mcnemar(first, second) == (4, 16, pytest.approx(0.011818, abs=1e-6))
+    assert mcnemar([True, False], [True, False]) == (0, 0, 1.0)

@@ -1,6 +1,7 @@
 """A disk that is full: one line, what was there before is as it was, nothing half-written is left, and it goes on."""
 
 import dataclasses
+import shutil
 import subprocess
 
 import pytest
@@ -87,6 +88,40 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there(fault, done, case, 
     death = second.run(hit.out, **hit.job)
     assert death.code == 0, death.said
     assert differences(hit.trace(), reference("cache").trace()) == []
+
+
+def test_a_report_that_cannot_be_written_leaves_a_run_that_is_not_complete(case, first, second, reference):
+    hit = case("cache")
+    watch = {"under": str(hit.run.path), "send": "ENOSPC", "name": "*.html", "call": 1}
+    death = first.run(hit.out, **hit.job, watch=watch)
+    assert told(death, "RunError", "No space left on device")
+    assert f"`kerastk resume {hit.run.path}` goes on" in death.line
+    assert not hit.run.complete
+    assert not hit.run.report_html.exists()
+    assert hidden(hit.run.path) == []
+    assert broken(hit.run) == []
+    death = second.run(hit.out, **hit.job)
+    assert death.code == 0, death.said
+    assert hit.run.report_html.exists()
+    assert differences(hit.trace(), reference("cache").trace()) == []
+
+
+@pytest.mark.parametrize("out", [None, "page.html"])
+def test_a_report_that_cannot_be_made_again_leaves_the_one_that_was_there(out, small_run, tmp_path, first):
+    copy = shutil.copytree(small_run.path, tmp_path / "run")
+    for name in ("report.html", "page.html"):
+        (copy / name).write_text("the one before")
+    before = sorted(copy.iterdir())
+    options = [] if out is None else ["--out", str(copy / out)]
+    for fault in ({"limit": 4_000}, {"watch": {"under": str(copy), "name": "*.html", "send": "ENOSPC", "call": 1}}):
+        death = first.run(tmp_path / "out", cli=["report", str(copy), *options], **fault)
+        assert death.code == 2, death.said
+        assert death.line.startswith(
+            "kerastk: File too large" if "limit" in fault else "kerastk: No space left on device"
+        )
+        assert "Traceback" not in death.said
+        assert (copy / (out or "report.html")).read_text() == "the one before"
+        assert sorted(copy.iterdir()) == before
 
 
 @pytest.mark.slow

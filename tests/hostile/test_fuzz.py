@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import struct
 import tarfile
 import tomllib
@@ -29,6 +30,8 @@ from kerastk.datasets.archive import open_archive
 from kerastk.datasets.images import decode, header, whole
 from kerastk.datasets.source import open_source
 from kerastk.errors import KerastkError, PhotoError
+from kerastk.evaluation import comparison, report
+from kerastk.evaluation.listing import runs as listed
 from kerastk.evaluation.neighbours import Neighbours
 from kerastk.networks import saved
 from kerastk.recipe import Finetune, construct, dump, load, parse
@@ -401,6 +404,29 @@ def test_json_of_runs(name, examples, tmp_path):
 
     good = json.dumps(RUN[name]).encode()
     fuzz(examples, as_json(changed(RUN[name])) | spoiled([good]) | as_json(VALUES), read)
+
+
+REPORTED = ("environment.json", "labels.json", "data.json", "metrics.json", "mistakes.json")
+
+
+@COUNTS
+@pytest.mark.parametrize("name", REPORTED)
+def test_reports_lists_and_comparisons(name, examples, small_run, tmp_path):
+    folders = [tmp_path / "run", tmp_path / "other"]
+    for folder in folders:
+        shutil.copytree(small_run.path, folder, ignore=shutil.ignore_patterns("events", "model.keras", "report.html"))
+    good = json.loads((folders[0] / name).read_text())
+    for each in good.get("photos", ())[1:]:
+        each.pop("picture", None)
+
+    def read(data):
+        (folders[0] / name).write_bytes(data)
+        assert len(listed(tmp_path)) == 2
+        for way in (lambda run: report.page(run), lambda run: comparison.page([run, Run(folders[1])])):
+            with contextlib.suppress(KerastkError):
+                assert "<script" not in way(Run.open(folders[0]))
+
+    fuzz(examples, as_json(changed(good)) | spoiled([json.dumps(good).encode()]), read)
 
 
 @COUNTS

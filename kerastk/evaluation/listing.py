@@ -1,0 +1,101 @@
+"""The runs of a folder with their figures, for `kerastk runs`; a damaged one is listed as that."""
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kerastk.errors import KerastkError, RunError
+from kerastk.evaluation.reading import believed, epochs, number, text
+from kerastk.run import Run
+
+# Any of these makes a folder one of a run.
+_FILES = ("recipe.toml", "environment.json", "data.json", "labels.json", "log.csv", "metrics.json", "model.keras")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A run in the list. `state` is complete, running, interrupted or damaged; what is not known is None.
+
+    `accuracy` and its 95 % interval are those of `split`: test, or validation where there is no test split. `started`
+    is ISO 8601, `error` says what is damaged.
+    """
+
+    name: str
+    path: str
+    state: str
+    base: str | None = None
+    data: str | None = None
+    split: str | None = None
+    accuracy: float | None = None
+    accuracy_95: tuple[float, float] | None = None
+    seconds: float | None = None
+    started: str | None = None
+    error: str | None = None
+
+
+def runs(folder: Path) -> list[Listed]:
+    """The runs in a folder, the newest first; other folders are left out.
+
+    Raises:
+        RunError: there is no such folder, or it cannot be read.
+    """
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        raise RunError(f"no folder {str(folder)!r}; runs are in `runs` where `kerastk finetune` is called.") from None
+    except OSError as error:
+        raise RunError(f"cannot list {str(folder)!r}: {error.strerror}.") from None
+    found = [(_when(entry), _listed(Run(entry))) for entry in entries if _is_run(entry)]
+    # Of two that began in one second, the one with the later name comes first.
+    return [listed for _, listed in sorted(found, key=lambda each: (each[0], each[1].name), reverse=True)]
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and any((folder / name).exists() for name in _FILES)
+    except OSError:
+        return False
+
+
+def _when(folder: Path) -> float:
+    """When a run began, in seconds; where it does not say, when its folder changed last."""
+    try:
+        return datetime.datetime.fromisoformat(Run(folder).environment["started"]).timestamp()
+    except (KerastkError, OSError, KeyError, TypeError, ValueError, OverflowError):
+        return folder.stat().st_mtime if folder.exists() else 0.0
+
+
+def _listed(run: Run) -> Listed:
+    known: dict[str, Any] = {"name": run.path.name, "path": str(run.path)}
+    try:
+        # It holds the lock before there is anything else.
+        busy = run.busy
+        if busy and not run.begun:
+            return Listed(**known, state="running")
+        Run.open(run.path)
+        with believed(run.environment_json):
+            known["started"] = text(run.environment.get("started", ""), 100) or None
+        recipe = run.recipe
+        known |= {"base": getattr(recipe, "base", None), "data": recipe.data}
+        if run.complete:
+            return Listed(**known, **_figures(run), state="complete")
+        rows = epochs(run) if run.log_csv.exists() else []
+        seconds = sum(row.values.get("seconds", 0.0) for row in rows) or None
+        return Listed(**known, seconds=seconds, state="running" if busy else "interrupted")
+    except (KerastkError, OSError) as error:
+        return Listed(**known, state="damaged", error=" ".join(str(error).split()))
+
+
+def _figures(run: Run) -> dict[str, Any]:
+    metrics = run.metrics
+    with believed(run.metrics_json):
+        split = "test" if "test" in metrics else "validation"
+        low, high = metrics[split]["accuracy_95"]
+        seconds = metrics.get("seconds", {}).get("all")
+        return {
+            "split": split,
+            "accuracy": number(metrics[split]["accuracy"]),
+            "accuracy_95": (number(low), number(high)),
+            "seconds": None if seconds is None else number(seconds, 0, 1e12),
+        }

@@ -1,0 +1,90 @@
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerastk.datasets.check import Photo
+from kerastk.datasets.manifest import Manifest
+from kerastk.evaluation.metrics import before_calibration, classification
+from kerastk.evaluation.mistakes import suspects, thresholds, worst
+from kerastk.recipe import Finetune
+from kerastk.run import Run
+
+
+def noise(random, size=192):
+    """A picture that no codec makes small, as it stands in mistakes.json."""
+    file = io.BytesIO()
+    Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)).save(file, "WEBP", quality=75)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """A function that writes a complete run folder of made-up figures, without a model."""
+
+    def made(name="run", *, classes, photos=200, seed=0, right=2.5, findings=(), of_data=0, **recipe):
+        random = np.random.default_rng([seed, 1])
+        truth = np.random.default_rng(of_data).integers(0, len(classes), photos)
+        logits = random.normal(size=(photos, len(classes)))
+        logits[np.arange(photos), truth] += right
+        scores = np.exp(2 * logits) / np.exp(2 * logits).sum(axis=1, keepdims=True)
+        run = Run.create(tmp_path / "runs", name)
+        run.write_recipe(Finetune(data="photos", base="mobilenet_v2", name=name, threads=2, **recipe))
+
+        def one(split, number, label):
+            digest = f"{of_data}-{split}-{number}"
+            return Photo(f"{label}/{split}{number}.jpg", label, None, digest, digest, "JPEG", 300, 200, "RGB")
+
+        splits = {
+            split: [one(split, number, classes[label]) for number, label in enumerate(truth)]
+            for split in ("train", "val", "test")
+        }
+        aside = [each for each in findings if each.kind in ("damaged", "empty")]
+        manifest = Manifest(list(classes), splits, aside, list(findings), "70/15/15", 0, [])
+        run.write_data(manifest.to_json())
+        run.write_labels(
+            list(classes), {"task": "finetune", "base": "mobilenet_v2", "head": "dense", "image_size": 224}
+        )
+        run.write_environment(
+            {"versions": {"python": "3.11", "keras": "3.15.1"}, "backend": "tensorflow", "device": "cpu",
+             "command": "kerastk finetune photos", "started": f"2026-01-0{1 + seed}T10:00:00+0000"}
+        )  # fmt: skip
+        rows = [
+            {"phase": "finetune" if epoch else "probe", "epoch": epoch, "seconds": 2.0, "learning_rate": 0.001 * epoch,
+             "photos_per_second": 200.0, "wait_share": 0.5, "cross_entropy": 1 / (1 + epoch), "accuracy": 0.5,
+             "val_accuracy": 0.6 + 0.01 * epoch, "val_cross_entropy": 2 / (1 + epoch)}
+            for epoch in range(6)
+        ]  # fmt: skip
+        run.write_log(rows)
+        figures = classification(truth, scores, list(classes))
+        figures["uncalibrated"] = before_calibration(truth, scores, 2.0)
+        metrics = {
+            "format": 1, "best": {"epoch": 4, "phase": "finetune", "temperature": 2.0}, "test": figures,
+            "validation": figures, "seconds": {"looking": 1.0, "training": 15.0, "all": 20.0, "decoding": 7.0},
+        }  # fmt: skip
+        run.write_metrics(metrics)
+        run.write_predictions(
+            [{"path": photo.path, "truth": photo.label, "prediction": classes[int(row.argmax())],
+              "probability": f"{row.max():.6f}"} for photo, row in zip(splits["test"], scores, strict=True)]
+        )  # fmt: skip
+        sure = thresholds(truth, scores)
+        wrong, doubted = worst(truth, scores), suspects(truth, scores, sure)
+        listed = list(dict.fromkeys([*wrong[:24].tolist(), *doubted[:24].tolist()]))
+        noted = [
+            {"split": "test", "path": splits["test"][each].path, "truth": classes[truth[each]],
+             "answer": classes[int(scores[each].argmax())], "probability": float(scores[each].max()),
+             "probability_of_truth": float(scores[each, truth[each]]), "threshold": float(sure[scores[each].argmax()]),
+             "picture": noise(random), "heat": random.integers(0, 256, (7, 7)).tolist()}
+            for each in listed
+        ]  # fmt: skip
+        run.write_mistakes(
+            {"format": 1, "split": "test", "explained": True, "photos": noted,
+             "counts": {"mistakes": len(wrong), "suspects": len(doubted)},
+             "mistakes": [listed.index(each) for each in wrong[:24]],
+             "suspects": [listed.index(each) for each in doubted[:24]]}
+        )  # fmt: skip
+        return run
+
+    return made

@@ -1,0 +1,91 @@
+import json
+import os
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from kerastk.cli import commands
+from kerastk.evaluation.listing import runs as listed
+from kerastk.run import Run
+
+
+def invoke(*arguments):
+    done = CliRunner().invoke(commands, ["runs", *map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.output
+
+
+@pytest.fixture
+def folder(make_run, tmp_path):
+    """Runs of all sorts, and what is none."""
+    done, stopped = make_run("done", classes=["a", "b"], seed=2), make_run("stopped", classes=["a", "b"], seed=1)
+    stopped.metrics_json.unlink()
+    damaged = make_run("damaged", classes=["a", "b"])
+    damaged.metrics_json.write_text('{"test": {"accuracy": "high"}}')
+    folder = done.path.parent
+    (folder / "bare").mkdir()
+    (folder / "bare" / "recipe.toml").write_text("task = 7")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "x.txt").write_text("x")
+    (folder / "file").write_text("x")
+    (folder / "linked").mkdir()
+    (folder / "linked" / "environment.json").symlink_to("/etc/passwd")
+    return folder
+
+
+def test_runs_of_all_sorts_are_listed_the_newest_first(folder):
+    found = {run.name: run for run in listed(folder)}
+    assert list(found)[-3:] == ["done", "stopped", "damaged"]
+    states = {name: run.state for name, run in found.items()}
+    assert states == {
+        "done": "complete", "stopped": "interrupted", "damaged": "damaged", "bare": "damaged", "linked": "damaged",
+    }  # fmt: skip
+    figures = Run(folder / "done").metrics
+    assert found["done"].accuracy == figures["test"]["accuracy"]
+    assert found["done"].accuracy_95 == tuple(figures["test"]["accuracy_95"])
+    assert (found["done"].base, found["done"].data, found["done"].seconds) == ("mobilenet_v2", "photos", 20.0)
+    assert found["stopped"].seconds == 12.0
+    assert found["damaged"].error.endswith("metrics.json is damaged.")
+    assert "is a link" in found["linked"].error
+
+
+def test_the_table_and_the_json_hold_the_same(folder):
+    rows = {line.split()[0]: line for line in invoke(folder).splitlines()}
+    as_json = json.loads(invoke(folder, "--json"))
+    assert {run["name"] for run in as_json} == {"done", "stopped", "damaged", "bare", "linked"}
+    done = next(run for run in as_json if run["name"] == "done")
+    assert f"{100 * done['accuracy']:.1f} %" in rows["done"]
+    assert "2026-01-03 10:00" in rows["done"]
+    assert "interrupted" in rows["stopped"]
+
+
+def test_a_run_that_another_process_trains_is_running(folder):
+    run = Run(folder / "stopped")
+    with run.lock():
+        assert {each.name: each.state for each in listed(folder)}["stopped"] == "running"
+        # Looking takes the lock from nobody.
+        assert "process" in (run.checkpoint / "lock").read_text()
+    assert {each.name: each.state for each in listed(folder)}["stopped"] == "interrupted"
+
+
+def test_an_empty_folder_has_no_runs(tmp_path):
+    assert invoke(tmp_path) == f"no runs in {tmp_path}\n"
+
+
+@pytest.mark.parametrize("name", ["environment.json", "recipe.toml", "log.csv", "metrics.json", "labels.json"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"format": 1}', b"[" * 100_000, b"epoch\n1\n", None])
+def test_no_damage_is_more_than_a_row(name, content, make_run):
+    run = make_run("hit", classes=["a", "b"])
+    if name == "log.csv":
+        run.metrics_json.unlink()
+    path = run.path / name
+    path.unlink(missing_ok=True)
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(content)
+    (found,) = listed(run.path.parent)
+    assert found.name == "hit"
+    assert "\n" not in (found.error or "")
+    shutil.rmtree(run.path)
