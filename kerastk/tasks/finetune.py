@@ -53,6 +53,10 @@ def settle_base(recipe: Finetune) -> Finetune:
         if base not in BASES:
             raise RecipeError(f"{earlier.path} is no run of finetune.")
     base = base or DEFAULT_BASE
+    if recipe.optimizer == "muon" and not base.startswith("convnext"):
+        raise RecipeError(
+            f"muon turns matrices alone, and {base} has none below its head; of the bases ConvNeXt has. Use adamw."
+        )
     image_size = image_size or BASES[base].image_size
     if image_size < BASES[base].smallest:
         raise RecipeError(f"image_size must be at least {BASES[base].smallest} with {base}; got {image_size}.")

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kerastk.datasets.images import photo_grid, thumbnail, to_jpeg
-from kerastk.networks.classifier import features, has_head
+from kerastk.networks.classifier import features
 from kerastk.screen import printable
 
 # So many photos are shown at most.
@@ -19,13 +19,12 @@ _SIDE = 48
 class Observer:
     """Stands for a classifier where photos pass through it, and keeps features and thumbnails of some of them.
 
-    `wanted` are the numbers of these photos, in the order in which they pass; from `keep_nothing` on it only answers.
-    Their features cost no second pass: the network gives both.
+    `wanted` are their numbers, in the order in which photos pass; when all of them have passed it only answers. Their
+    features cost no second pass: the network gives both.
     """
 
     def __init__(self, model: keras.Model, wanted: Collection[int]):
-        answers = [features(model), model.output] if has_head(model) else [model.output]
-        self._network = keras.Model(model.input, answers)
+        self._network = keras.Model(model.input, {"features": features(model), "answer": model.output})
         self._wanted = set(wanted)
         self._passed = 0
         self._features: list[np.ndarray] = []
@@ -39,13 +38,13 @@ class Observer:
     def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
         """What the classifier answers."""
         found = self._network.predict_on_batch(images)
-        for image, row in zip(images, found[0], strict=True) if self._wanted else ():
+        for image, row in zip(images, found["features"], strict=True) if self._wanted else ():
             if self._passed in self._wanted:
                 self._wanted.remove(self._passed)
                 self._features.append(row)
                 self.thumbnails.append(thumbnail(image, min(_SIDE, len(image))))
             self._passed += 1
-        return found[-1]
+        return found["answer"]
 
 
 def projector_files(

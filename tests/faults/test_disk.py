@@ -35,7 +35,12 @@ def told(death, kind, words):
 
 # In the middle of an epoch, where the checkpoint comes first; before its last batch, where it is the log; at the end.
 @pytest.mark.parametrize(
-    "batch", [pytest.param(8, marks=pytest.mark.slow), pytest.param(13, marks=pytest.mark.slow), "end"]
+    "batch",
+    [
+        pytest.param(8, marks=pytest.mark.slow),
+        pytest.param(13, marks=pytest.mark.slow),
+        pytest.param("end", marks=pytest.mark.slow),
+    ],
 )
 def test_a_full_disk_ends_in_one_line_and_with_room_the_run_goes_on(
     batch, disk, tmp_path, case_in, first, second, reference
@@ -90,6 +95,7 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there(fault, done, case, 
     assert differences(hit.trace(), reference("cache").trace()) == []
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_leaves_a_run_that_is_not_complete(case, first, second, reference):
     hit = case("cache")
     watch = {"under": str(hit.run.path), "send": "ENOSPC", "name": "*.html", "call": 1}
@@ -137,6 +143,7 @@ def test_a_named_cache_that_cannot_be_written_ends_the_run_resumably(case, tmp_p
     assert differences(hit.trace(), reference("cache").trace()) == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_from_the_start_is_one_line_and_the_same_command_starts_it_later(
     case, first, second, reference
 ):

@@ -43,7 +43,7 @@ def kill_in_turn(case, servers, batches, **job):
         ("cache", [12, 7]),
         pytest.param("phases", [5, 16], marks=pytest.mark.slow),
         pytest.param("fresh", [12], marks=pytest.mark.slow),
-        ("kit", [12]),
+        pytest.param("kit", [12], marks=pytest.mark.slow),
         pytest.param("off", [12, 7], marks=pytest.mark.slow),
         pytest.param("all", [12, 7], marks=pytest.mark.slow),
         pytest.param("fresh", [2, 8, 3, 9], marks=pytest.mark.slow),
@@ -61,6 +61,7 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(configuration, batches, case
     assert not hit.run.checkpoint.exists()
 
 
+@pytest.mark.slow
 def test_early_stopping_and_the_best_model_are_the_same_across_a_kill(case, first, second, reference):
     hit, whole = case("stops"), reference("stops")
     epochs = [int(row["epoch"]) for row in log(whole.run)]

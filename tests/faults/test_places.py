@@ -36,7 +36,7 @@ class Terminate(keras.callbacks.Callback):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if kind == "no UTF-8" else pytest.mark.slow, id=kind) for kind, name in ODD.items()],
+    [pytest.param(name, marks=pytest.mark.slow, id=kind) for kind, name in ODD.items()],
 )
 def test_a_run_in_an_odd_folder_is_interrupted_and_gone_on_with(name, digits, small_run, tmp_path):
     recipe = kerastk.Finetune(

@@ -158,7 +158,7 @@ def test_a_second_process_is_refused_until_the_first_is_dead(case, first, refere
     [
         pytest.param("off", "train", "remove", marks=pytest.mark.slow),
         pytest.param("off", "train", "overwrite", marks=pytest.mark.slow),
-        ("cache", "test", "remove"),
+        pytest.param("cache", "test", "remove", marks=pytest.mark.slow),
     ],
 )
 def test_a_photo_that_goes_or_changes_in_mid_run_stops_it_resumably(

@@ -71,7 +71,11 @@ def test_sigterm_twice_is_sigterm(case, first, second, reference):
 
 # The first save is the probe's: there is nothing to wait for. The fifth is made after two epochs.
 @pytest.mark.parametrize(
-    ("name", "call", "done"), [pytest.param("*/arrays.npz", 1, 0, marks=pytest.mark.slow), ("*/sha256.json", 9, 14)]
+    ("name", "call", "done"),
+    [
+        pytest.param("*/arrays.npz", 1, 0, marks=pytest.mark.slow),
+        pytest.param("*/sha256.json", 9, 14, marks=pytest.mark.slow),
+    ],
 )
 def test_sigterm_during_a_save_leaves_nothing_half_written(name, call, done, case, first, second, reference):
     hit = case("cache")
@@ -156,6 +160,7 @@ def test_a_weight_that_is_no_number_stops_the_run_with_the_best_model_before_it(
     assert hidden(hit.run.path) == []
 
 
+@pytest.mark.slow
 def test_a_weight_that_is_no_number_is_gone_back_from_at_half_the_learning_rate(case, first, second, reference):
     hit, whole = case("best", on_nan="rollback"), reference("best")
     batch = STEPS * 2 + 5

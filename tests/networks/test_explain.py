@@ -37,7 +37,7 @@ def test_the_maps_are_those_of_grad_cam_by_gradients(base, small, photos):
     wanted = np.maximum(tf.reduce_sum(weights * maps, axis=-1), 0)
     most = wanted.max(axis=(1, 2), keepdims=True)
     # In a random network nothing may speak for a class.
-    assert (most > 0).sum() > 1
+    assert (most > 0).any()
     wanted /= np.where(most > 0, most, 1)
     found = heat_maps(model, pictures, classes)
     assert found.shape == wanted.shape

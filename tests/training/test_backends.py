@@ -15,8 +15,9 @@ recipe = kerastk.Finetune(
 run = kerastk.train(recipe, show=False)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 events = EventAccumulator(str(run.events / "train"), size_guidance={"tensors": 0}).Reload()
-values = {tag: [each.tensor_proto.float_val[0] for each in events.Tensors(tag)] for tag in events.Tags()["tensors"]
-          if tag.startswith(("gradient_norm/", "learning_rate"))}
+from tensorboard.util.tensor_util import make_ndarray
+values = {tag: [float(make_ndarray(each.tensor_proto)) for each in events.Tensors(tag)]
+          for tag in events.Tags()["tensors"] if tag.startswith(("gradient_norm/", "learning_rate"))}
 assert values.keys() == {"learning_rate", *("gradient_norm/" + part for part in (
     "all", "stage_1", "stage_2", "stage_3", "stage_4", "stage_5", "head"))}
 # Those of each step.

@@ -13,7 +13,6 @@ import kerastk
 from kerastk.cli import commands
 from kerastk.errors import KerastkError
 from kerastk.training.lr_find import HIGHEST, LOWEST, STEPS, range_test, suggest
-from tests.conftest import SMALL
 
 RATES = LOWEST * (HIGHEST / LOWEST) ** (np.arange(STEPS) / (STEPS - 1))
 
@@ -92,8 +91,3 @@ def test_a_run_with_an_automatic_learning_rate_records_what_it_found(digits, sma
     assert float(run.log[-1]["learning_rate"]) <= rate * 1.0001
     fixed = kerastk.find_learning_rate(recipe, show=False)
     assert fixed.suggestion == pytest.approx(rate, rel=0.5)
-
-
-def test_from_random_weights_too(digits):
-    found = kerastk.find_learning_rate(kerastk.Finetune(data=str(digits), **SMALL), show=False)
-    assert found.losses[0] == pytest.approx(np.log(4), abs=0.7)

@@ -183,7 +183,7 @@ def solved(digits, small_run, tmp_path_factory):
         patch.setenv("KERASTK_CACHE", str(folder / "cache"))
         patch.setitem(probe.SOLVERS, "logistic", spy)
         run = kerastk.train(recipe(digits, small_run, folder), show=False)
-    ((rows, truth, val_rows, _, head),) = seen
+    ((rows, truth, val_rows, *_, head),) = seen
     return Solved(run, head, rows, truth, val_rows)
 
 
@@ -228,7 +228,7 @@ def test_without_mirroring_in_the_augmentation_no_mirrored_photo_is_solved_for(
     class Seen(Exception):
         pass
 
-    def stop(rows, truth, val_rows, val_truth):
+    def stop(rows, truth, val_rows, val_truth, balanced):
         raise Seen(len(rows), len(truth), len(val_rows), len(val_truth))
 
     monkeypatch.setitem(probe.SOLVERS, "logistic", stop)
