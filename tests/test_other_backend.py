@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 CHOICE = {
     "test_testing.py": "dense or dropout or caught",
@@ -16,6 +18,7 @@ CHOICE = {
 }
 
 
+@pytest.mark.slow
 def test_gradients_layers_losses_schedules_and_optimizers_on_jax():
     chosen = " or ".join(f"({Path(name).name.split('.')[0]} and ({words}))" for name, words in CHOICE.items())
     files = [str(HERE / name) for name in CHOICE]

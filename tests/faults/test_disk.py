@@ -75,7 +75,7 @@ def test_a_full_disk_ends_in_one_line_and_with_room_the_run_goes_on(
         pytest.param({"at": ["end", "limit", 300_000]}, 4 * STEPS, marks=pytest.mark.slow),
         pytest.param({"name": "*/state.json", "call": 5}, 3, marks=pytest.mark.slow),
         pytest.param({"name": "*.csv", "call": 4}, 3, marks=pytest.mark.slow),
-        ({"name": "*.keras", "call": 3}, 4 * STEPS),
+        pytest.param({"name": "*.keras", "call": 3}, 4 * STEPS, marks=pytest.mark.slow),
     ],
     ids=["checkpoint", "model", "half of a checkpoint", "half of the log", "half of the model"],
 )

@@ -34,10 +34,8 @@ class Terminate(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow, id=kind) for kind, name in ODD.items()],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ODD.values(), ids=list(ODD))
 def test_a_run_in_an_odd_folder_is_interrupted_and_gone_on_with(name, digits, small_run, tmp_path):
     recipe = kerastk.Finetune(
         data=str(digits), weights=str(small_run.path), unfreeze=1, probe="none", epochs=1, batch_size=16, threads=2,
@@ -59,9 +57,8 @@ def test_a_run_in_an_odd_folder_is_interrupted_and_gone_on_with(name, digits, sm
     assert kerastk.load(run.path)(photo).label in run.labels["classes"]
 
 
-@pytest.mark.parametrize(
-    "folder", ["run", *(pytest.param(name, marks=pytest.mark.slow) for name in ("run/checkpoint", "run/events/train"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["run", "run/checkpoint", "run/events/train"])
 def test_a_folder_that_cannot_be_written_is_one_line_and_with_leave_it_goes_on(folder, copy, first, second, reference):
     place = copy.run.path.parent / folder
     place.chmod(0o500)

@@ -130,9 +130,8 @@ def test_ctrl_c_twice_leaves_at_once_and_resumes(case, first, second, reference)
 
 
 # In the middle of an epoch; before a checkpoint in it, whose loss is still a number; in an epoch's last batch.
-@pytest.mark.parametrize(
-    "batch", [*(pytest.param(number, marks=pytest.mark.slow) for number in (STEPS * 3 + 1, STEPS * 3 + 3)), STEPS * 4]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [STEPS * 3 + 1, STEPS * 3 + 3, STEPS * 4])
 def test_a_weight_that_is_no_number_stops_the_run_with_the_best_model_before_it(batch, case, first, second, reference):
     hit, whole = case("best"), reference("best")
     best = whole.run.metrics["best"]

@@ -1,6 +1,6 @@
 """Every reader on made-up and on spoiled input: whatever it is, the only errors are kerastk's own.
 
-Each test runs with 50 examples, always the same, and in the slow run with 10,000.
+Each test runs with 20 examples, always the same, and in the slow run with 10,000.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ from kerastk.tasks.finetune import labels_of
 from kerastk.training.checkpoint import Checkpoints
 from tests.hostile.test_archives import header as tar_header
 
-COUNTS = pytest.mark.parametrize("examples", [50, pytest.param(10_000, marks=pytest.mark.slow)])
+COUNTS = pytest.mark.parametrize("examples", [20, pytest.param(10_000, marks=pytest.mark.slow)])
 
 
 def fuzz(examples, strategy, function):

@@ -133,7 +133,7 @@ class Slow(keras.callbacks.Callback):
 
 
 def test_a_run_with_a_time_limit_ends_in_time_tested_and_says_so(digits, tmp_path, capsys):
-    recipe = kerastk.Finetune(data=str(digits), runs=str(tmp_path), time="20s", epochs=1000, **SMALL)
+    recipe = kerastk.Finetune(data=str(digits), runs=str(tmp_path), time="8s", epochs=1000, **SMALL)
     run = kerastk.train(recipe, callbacks=[Slow()])
     said = capsys.readouterr().out
     assert "the training ended before its time: --time is up" in said
