@@ -202,7 +202,7 @@ def test_a_run_whose_processes_die_one_after_another_each_a_little_later_ends_as
     case, first, second, reference
 ):
     hit = case("cache")
-    for call in range(1, 400, 4):
+    for call in range(1, 4000, 12):
         server = (first, second)[call % 2]
         death = server.run(hit.out, **hit.job, counted=True, watch={"under": str(hit.run.path), "call": call})
         if death.code == 0:
@@ -210,6 +210,6 @@ def test_a_run_whose_processes_die_one_after_another_each_a_little_later_ends_as
         assert death.code == KILLED, death.said
         assert broken(hit.run) == []
     assert call > 240
-    print(f"{call // 4} kills")
+    print(f"{call // 12} kills")
     assert differences(hit.trace(), reference("cache").trace()) == []
     assert hidden(hit.run.path) == []

@@ -196,7 +196,7 @@ def test_what_has_gone_back_is_killed_and_ends_as_if_it_had_not_been(case_in, tm
 
 @pytest.mark.slow
 def test_a_run_goes_back_three_times_at_most(case, first):
-    hit = case("best", on_nan="rollback", learning_rate=10.0, clipnorm=0.0, warmup_epochs=0.0, optimizer="sgd")
+    hit = case("best", on_nan="rollback", learning_rate=10.0, clipnorm=0.0, warmup_epochs=0.0, optimizer="sgd", l2=10.0)
     death = first.run(hit.out, **hit.job)
     assert death.code == 2, death.said
     assert " ".join(death.said.split()).count("at half the learning rate") == 3
