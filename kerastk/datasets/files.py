@@ -79,7 +79,7 @@ def folder_reader(root: Path) -> Callable[[str], bytes]:
 def read_file(path: Path) -> bytes:
     """The bytes of a regular file within the size limit. Raises PhotoError."""
     try:
-        with open(path, "rb", opener=_nonblocking) as file:
+        with open(path, "rb", opener=open_nonblocking) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise PhotoError("not a regular file", "unreadable")
@@ -90,8 +90,8 @@ def read_file(path: Path) -> bytes:
         raise PhotoError(getattr(error, "strerror", None) or str(error), "unreadable") from None
 
 
-def _nonblocking(path: str, flags: int) -> int:
-    # A named pipe would otherwise hold the open() until somebody writes into it.
+def open_nonblocking(path: str, flags: int) -> int:
+    """An `opener` for `open` that a named pipe does not hold until somebody writes into it."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
