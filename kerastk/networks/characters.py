@@ -8,11 +8,11 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="kerastk")
 class CharacterCNN(keras.layers.Layer):
-    """Convolutions over a word's characters, the largest of each filter: (batch, time, length) -> (batch, time, values).
+    """Convolutions over characters, the largest of each filter: (batch, time, length) -> (batch, time, all filters).
 
     Ma and Hovy 2016, arXiv:1603.01354; `filters` for each of `widths` (odd numbers) as in Kim et al. 2016,
-    arXiv:1508.06615. The word stands between zeros, so that its beginning and end can be told. Behind it nothing counts:
-    more padding changes nothing, and a word of padding alone is zeros.
+    arXiv:1508.06615. The word stands between zeros, so that its beginning and end can be told. Behind it nothing
+    counts: more padding changes nothing, and a word of padding alone is zeros.
     """
 
     def __init__(self, characters: int, *, size: int, filters: int, widths: tuple[int, ...], **layer: Any):
@@ -54,10 +54,10 @@ class CharacterCNN(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="kerastk")
 class CharacterLSTM(keras.layers.Layer):
-    """The last states of an LSTM forward and one backward over a word: (batch, time, length) -> (batch, time, 2 units).
+    """The last states of an LSTM each way over a word: (batch, time, length) -> (batch, time, 2 * units).
 
-    Lample et al. 2016, arXiv:1603.01360. The fused kernel of a GPU refuses a word of padding alone, so of such a word one
-    character counts; what it gives is of no use, since the word is masked behind.
+    Lample et al. 2016, arXiv:1603.01360. The fused kernel of a GPU refuses a word of padding alone, so of such a word
+    one character counts; what it gives is of no use, since the word is masked behind.
     """
 
     def __init__(self, characters: int, *, size: int, units: int, **layer: Any):

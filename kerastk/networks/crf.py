@@ -265,7 +265,14 @@ def _text(row: np.ndarray) -> str:
 
 
 def _scan(step: Callable, first: Any, given: tuple, *, reverse: bool = False) -> tuple[Any, Any]:
-    """`keras.ops.scan`, of no steps too, of which PyTorch makes no array."""
+    """`keras.ops.scan`, of no steps too, of which PyTorch makes no array.
+
+    It goes over numbers: on TensorFlow Keras 3.15 fails with several arrays whose length is not known beforehand.
+    """
     if given[0].shape[0] == 0:
         return first, ops.zeros_like(first)[None][:0]
-    return ops.scan(step, first, given, reverse=reverse)
+
+    def numbered(state: Any, number: Any) -> tuple:
+        return step(state, tuple(each[number] for each in given))
+
+    return ops.scan(numbered, first, ops.arange(ops.shape(given[0])[0], dtype="int32"), reverse=reverse)

@@ -62,14 +62,15 @@ def tagger(
 ) -> keras.Model:
     """An uncompiled tagger: a dict of int32 arrays in, a dict of `tags` and `probabilities` out.
 
-    In: `words` (batch, time), 0 where padded, on the right alone, and no sentence of padding alone; `characters` (batch,
-    time, length) if there are `characters`; `casing` (batch, time) if `casings` is not 0. Out: `tags` (batch, time) int32,
-    -1 where padded, and `probabilities` (batch, time, tags) float32, 0 where padded. More padding changes nothing.
+    In: `words` (batch, time), 0 where padded, on the right alone, and no sentence of padding alone; `characters`
+    (batch, time, length) if there are `characters`; `casing` (batch, time) if `casings` is not 0. Out: `tags` (batch,
+    time) int32, -1 where padded, and `probabilities` (batch, time, tags) float32, 0 where padded. More padding changes
+    nothing.
 
     `vectors` (words, word_size) float32 are what the word vectors start from (else they are random), and stay if not
-    `train_vectors`. `width` is of one direction. `dropout` drops whole features of a sentence before, between and behind
-    the recurrent layers (locked dropout: Gal and Ghahramani 2016, arXiv:1512.05287). `legal` belongs to the output
-    "crf". Huang et al. 2015, arXiv:1508.01991; Ma and Hovy 2016, arXiv:1603.01354.
+    `train_vectors`. `width` is of one direction. `dropout` drops whole features of a sentence before, between and
+    behind the recurrent layers (locked dropout: Gal and Ghahramani 2016, arXiv:1512.05287). `legal` belongs to the
+    output "crf". Huang et al. 2015, arXiv:1508.01991; Ma and Hovy 2016, arXiv:1603.01354.
 
     Raises:
         RecipeError: no such cell, output or character network, or an option that the network would not use.
