@@ -1,0 +1,278 @@
+"""A linear-chain conditional random field: what a sentence's tags say of each other."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+# The score of what is ruled out. Finite, so that no difference of two of them is NaN; so large that no sum of weights
+# outweighs it, and so small that a thousand of them stay finite in float32.
+_FORBIDDEN = -1e30
+
+
+@keras.saving.register_keras_serializable(package="kerastk")
+class CRF(keras.layers.Layer):
+    """Tags that fit together: emissions (batch, time, tags) -> the best path and the probability of each tag.
+
+    The score of a path is the sum of its emissions, of a transition score for each pair of neighbours, and of a start
+    and an end score; its probability is the exponential of that, over the sum of all paths' (Lafferty et al. 2001;
+    above a recurrent network Lample et al. 2016, arXiv:1603.01360). Called, it gives `tags` (batch, time) int32, the
+    path of the highest score, -1 where masked, and `probabilities` (batch, time, tags), the marginals, 0 where masked.
+    It is trained by `log_likelihood`.
+
+    `transitions` (from, to), `starts` and `ends` are boolean arrays: what they rule out is in no path and has
+    probability 0, whatever the weights, up to 1e27 in size. A mask (batch, time) is right-padded and its first column
+    counts as true. All is computed in float32 under any policy but float64.
+
+    Raises:
+        ValueError: an array of another shape, or one that leaves a sentence of some length without any path.
+
+    >>> tags, probabilities = CRF(5)(np.zeros((2, 7, 5)))
+    >>> tags.shape, probabilities.shape
+    ((2, 7), (2, 7, 5))
+    """
+
+    def __init__(
+        self,
+        tags: int,
+        *,
+        transitions: np.ndarray | Sequence[str] | None = None,
+        starts: np.ndarray | str | None = None,
+        ends: np.ndarray | str | None = None,
+        **layer: Any,
+    ):
+        # Neither the emissions nor the scores may be rounded to what the network computes in.
+        super().__init__(**{**layer, "autocast": False})
+        if not isinstance(tags, int) or tags < 1:
+            raise ValueError(f"tags must be a whole number from 1; got {tags!r}.")
+        self.tags = tags
+        self.transitions = _allowed("transitions", transitions, (tags, tags))
+        self.starts = _allowed("starts", starts, (tags,))
+        self.ends = _allowed("ends", ends, (tags,))
+        self._check_paths()
+        self.supports_masking = True
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the scores: transitions (tags, tags), start (tags,), end (tags,), all 0 at first."""
+        if input_shape[-1] != self.tags:
+            raise ValueError(f"the emissions must have {self.tags} scores a word; got shape {tuple(input_shape)}.")
+        kind = {"initializer": "zeros", "dtype": self._precision, "autocast": False}
+        self.transition_scores = self.add_weight(name="transitions", shape=(self.tags, self.tags), **kind)
+        self.start_scores = self.add_weight(name="starts", shape=(self.tags,), **kind)
+        self.end_scores = self.add_weight(name="ends", shape=(self.tags,), **kind)
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: self.tags})
+
+    def call(
+        self, emissions: keras.KerasTensor, mask: keras.KerasTensor | None = None
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """See the class."""
+        tags, _ = self.viterbi(emissions, mask)
+        return tags, self.marginals(emissions, mask)
+
+    def log_likelihood(
+        self, emissions: keras.KerasTensor, tags: keras.KerasTensor, mask: keras.KerasTensor | None = None
+    ) -> keras.KerasTensor:
+        """The logarithm of the paths' probabilities (batch,), for `tags` (batch, time), of any value where masked.
+
+        A path that is ruled out has about -1e30, and a gradient all the same. It can be derived once, not twice: its
+        gradient is made of the marginals, not by going back through the scan, which XLA does not compile.
+        """
+        emissions, mask = self._given(emissions, mask)
+        return self._score(emissions, tags, mask) - self._log_partition(emissions, mask)
+
+    def viterbi(
+        self, emissions: keras.KerasTensor, mask: keras.KerasTensor | None = None
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """The path of the highest score (batch, time) int32, -1 where masked, and that score (batch,)."""
+        emissions, mask = self._given(emissions, mask)
+        transitions, _, ends = self._scores()
+        into, last = self._forward(emissions, mask, ops.max)
+        best = into + ops.transpose(emissions, (1, 0, 2))
+        last = last + ends
+        # Where a path came from is asked only along the best one: so a step costs tags, not tags squared.
+        columns = ops.transpose(transitions)
+
+        def step(tag: Any, given: tuple) -> tuple:
+            here, goes_on = given
+            came = ops.cast(ops.argmax(here + ops.take(columns, tag, axis=0), axis=-1), "int32")
+            came = ops.where(goes_on, came, tag)
+            return came, came
+
+        final = ops.cast(ops.argmax(last, axis=-1), "int32")
+        steps = ops.transpose(mask)
+        _, before = _scan(step, final, (best[:-1], steps[1:]), reverse=True)
+        path = ops.transpose(ops.concatenate([before, final[None]], axis=0))
+        return ops.where(mask, path, -1), ops.max(last, axis=-1)
+
+    def marginals(self, emissions: keras.KerasTensor, mask: keras.KerasTensor | None = None) -> keras.KerasTensor:
+        """The probability of each tag of each word over all paths, (batch, time, tags); 0 where masked."""
+        emissions, mask = self._given(emissions, mask)
+        into, last = self._forward(emissions, mask, ops.logsumexp)
+        probabilities = self._backward(into, last, emissions, mask)
+        return ops.where(mask[..., None], probabilities, 0.0)
+
+    def compute_output_spec(
+        self, emissions: keras.KerasTensor, mask: keras.KerasTensor | None = None
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """(batch, time) int32 and (batch, time, tags)."""
+        batch, time, _ = emissions.shape
+        return (
+            keras.KerasTensor((batch, time), dtype="int32"),
+            keras.KerasTensor((batch, time, self.tags), dtype=self._precision),
+        )
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> list:
+        """The mask goes on with both outputs."""
+        return [mask, mask]
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes; a boolean array as a text of 0 and 1 a row."""
+        config = super().get_config()
+        return {
+            **config,
+            "tags": self.tags,
+            "transitions": [_text(row) for row in self.transitions],
+            "starts": _text(self.starts),
+            "ends": _text(self.ends),
+        }
+
+    @property
+    def _precision(self) -> str:
+        return "float64" if self.variable_dtype == "float64" else "float32"
+
+    def _given(self, emissions: Any, mask: Any) -> tuple[Any, Any]:
+        emissions = ops.cast(emissions, self._precision)
+        shape = ops.shape(emissions)[:2]
+        return emissions, ops.ones(shape, "bool") if mask is None else ops.cast(mask, "bool")
+
+    def _scores(self) -> tuple[Any, Any, Any]:
+        """Transitions, starts and ends, each with what is ruled out."""
+        pairs = (
+            (self.transition_scores, self.transitions),
+            (self.start_scores, self.starts),
+            (self.end_scores, self.ends),
+        )
+        forbidden = ops.cast(_FORBIDDEN, self._precision)
+        return tuple(ops.where(ops.convert_to_tensor(allowed), scores, forbidden) for scores, allowed in pairs)
+
+    def _score(self, emissions: Any, tags: Any, mask: Any) -> Any:
+        transitions, starts, ends = self._scores()
+        tags = ops.where(mask, ops.cast(tags, "int32"), 0)
+        real = ops.cast(mask, self._precision)
+        own = ops.sum(emissions * ops.one_hot(tags, self.tags, dtype=self._precision), axis=-1)
+        pairs = ops.take(ops.reshape(transitions, (-1,)), tags[:, :-1] * self.tags + tags[:, 1:])
+        last = ops.cast(ops.sum(real, axis=1, keepdims=True), "int32") - 1
+        final = ops.take_along_axis(tags, last, axis=1)[:, 0]
+        inner = ops.sum(own * real, axis=1) + ops.sum(pairs * real[:, 1:], axis=1)
+        return inner + ops.take(starts, tags[:, 0]) + ops.take(ends, final)
+
+    def _log_partition(self, emissions: Any, mask: Any) -> Any:
+        _, _, ends = self._scores()
+        into, last = self._forward(emissions, mask, ops.logsumexp)
+        value = ops.logsumexp(last + ends, axis=-1)
+        probabilities = self._backward(into, last, emissions, mask)
+        pairs = self._pairs(into, probabilities, emissions, mask)
+        real = ops.cast(mask, self._precision)[..., None]
+        final = real - ops.pad(real[:, 1:], ((0, 0), (0, 1), (0, 0)))
+        # The derivative by each score is how often it is expected to be used.
+        uses = (
+            (emissions, probabilities * real, (1, 2)),
+            (self.transition_scores, pairs, (1, 2)),
+            (self.start_scores, probabilities[:, 0], 1),
+            (self.end_scores, ops.sum(probabilities * final, axis=1), 1),
+        )
+        slope = sum(ops.sum(scores * ops.stop_gradient(expected), axis=axes) for scores, expected, axes in uses)
+        return ops.stop_gradient(value) + (slope - ops.stop_gradient(slope))
+
+    def _forward(self, emissions: Any, mask: Any, reduce: Callable) -> tuple[Any, Any]:
+        """`reduce` over the scores of all paths into each tag, without its own emission, (time, batch, tags).
+
+        And that with its emission at each sentence's last word, (batch, tags).
+        """
+        transitions, starts, _ = self._scores()
+        times = ops.transpose(emissions, (1, 0, 2))
+        first = ops.broadcast_to(starts, ops.shape(times[0]))
+
+        def step(before: Any, given: tuple) -> tuple:
+            here, real = given
+            into = reduce(before[:, :, None] + transitions, axis=1)
+            return ops.where(real, into + here, before), into
+
+        last, into = _scan(step, first + times[0], (times[1:], ops.transpose(mask)[1:, :, None]))
+        return ops.concatenate([first[None], into], axis=0), last
+
+    def _backward(self, into: Any, last: Any, emissions: Any, mask: Any) -> Any:
+        """The marginals (batch, time, tags); where masked, the last word's again."""
+        _, _, ends = self._scores()
+        to_here = into + ops.transpose(emissions, (1, 0, 2))
+        final = ops.softmax(last + ends, axis=-1)
+
+        def step(later: Any, given: tuple) -> tuple:
+            before, following, real = given
+            here = ops.where(real, ops.sum(self._pair(later, before, following), axis=2), later)
+            return here, here
+
+        steps = (to_here[:-1], into[1:], ops.transpose(mask)[1:, :, None])
+        _, before = _scan(step, final, steps, reverse=True)
+        return ops.transpose(ops.concatenate([before, final[None]], axis=0), (1, 0, 2))
+
+    def _pairs(self, into: Any, probabilities: Any, emissions: Any, mask: Any) -> Any:
+        """How often each pair of tags is expected in a sentence, (batch, tags, tags)."""
+        to_here = into + ops.transpose(emissions, (1, 0, 2))
+        later = ops.transpose(ops.where(mask[..., None], probabilities, 0.0), (1, 0, 2))
+
+        def body(time: Any, counted: Any) -> Any:
+            return counted + self._pair(later[time], to_here[time - 1], into[time])
+
+        none = ops.zeros_like(into[0])[:, :, None] * ops.zeros_like(into[0])[:, None, :]
+        return ops.fori_loop(1, ops.shape(emissions)[1], body, none)
+
+    def _pair(self, later: Any, before: Any, into: Any) -> Any:
+        """The probability of each pair of tags (batch, from, to), from that of the second word's tags, `later`.
+
+        `into` is the logarithm of the sum over what comes before, so no exponent is above 0 but by rounding.
+        """
+        transitions, _, _ = self._scores()
+        return later[:, None, :] * ops.exp(before[:, :, None] + transitions - into[:, None, :])
+
+    def _check_paths(self) -> None:
+        """A sentence of every length up to the number of tags must have a path."""
+        reached = self.starts
+        for length in range(1, self.tags + 1):
+            if not (reached & self.ends).any():
+                raise ValueError(f"no path of {length} words is left by transitions, starts and ends.")
+            reached = self.transitions[reached].any(axis=0)
+
+
+def _allowed(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The boolean array, all true where none is given."""
+    if given is None:
+        return np.ones(shape, bool)
+    if isinstance(given, str):
+        given = [each == "1" for each in given]
+    elif len(given) and isinstance(given[0], str):
+        given = [[each == "1" for each in row] for row in given]
+    array = np.asarray(given)
+    if array.dtype != bool or array.shape != shape:
+        raise ValueError(f"{name} must be a boolean array of shape {shape}; got {array.dtype} of {array.shape}.")
+    return array
+
+
+def _text(row: np.ndarray) -> str:
+    return "".join("01"[int(each)] for each in row)
+
+
+def _scan(step: Callable, first: Any, given: tuple, *, reverse: bool = False) -> tuple[Any, Any]:
+    """`keras.ops.scan`, of no steps too, of which PyTorch makes no array.
+
+    It goes over numbers: on TensorFlow Keras 3.15 fails with several arrays whose length is not known beforehand.
+    """
+    if given[0].shape[0] == 0:
+        return first, ops.zeros_like(first)[None][:0]
+
+    def numbered(state: Any, number: Any) -> tuple:
+        return step(state, tuple(each[number] for each in given))
+
+    return ops.scan(numbered, first, ops.arange(ops.shape(given[0])[0], dtype="int32"), reverse=reverse)
