@@ -71,7 +71,7 @@ def embed(recipe: Finetune, *, data: Any = None, show: bool = False) -> Embeddin
         DataError: there is no readable photo.
     """
     task, screen = tasks.of(recipe), Screen(show)
-    recipe = task.settle_base(recipe)
+    recipe = task.settle(recipe)
     if data is None and recipe.data is None:
         raise RecipeError("no data given; name a folder, an archive, a table or tfds:NAME.")
     if data is not None and recipe.data is not None:

@@ -23,7 +23,7 @@ def build(recipe: Recipe, *, data: Any = None) -> keras.Model:
     >>> model.compile("adam", "categorical_crossentropy")
     """
     task = tasks.of(recipe)
-    recipe = task.settle_base(recipe)
+    recipe = task.settle(recipe)
     keras.utils.set_random_seed(recipe.seed)
     return task.build(recipe, task.source_of(recipe, data).classes)
 
@@ -35,7 +35,7 @@ def open_data(recipe: Recipe, *, data: Any = None) -> PhotoData:
     ...     model.train_on_batch(images, labels)
     """
     task = tasks.of(recipe)
-    recipe = task.settle_base(recipe)
+    recipe = task.settle(recipe)
     return task.open_data(recipe, task.source_of(recipe, data))
 
 

@@ -139,6 +139,13 @@ class Recipe:
         None, "Largest global norm of the gradients; 0 leaves them as they are.",
         group="training", auto="1", low=0, high=1e6,
     )  # fmt: skip
+    l1: float | None = option(
+        None, "Penalty on the sum of the trained kernels' absolute values.", group="training", auto="0", low=0, high=10
+    )
+    l2: float | None = option(
+        None, "Penalty on the sum of the trained kernels' squares; with l1, the elastic net.", group="training",
+        auto="0", low=0, high=10,
+    )  # fmt: skip
     epoch_parts: int | None = option(
         None, "Checkpoints an epoch, evenly spaced; more than one pays where epochs are long.", group="training",
         auto="1", low=1, high=10_000,
@@ -223,6 +230,26 @@ class Recipe:
         if self.name is not None and len(self.name.encode("utf-8", "surrogatepass")) > 255:
             raise RecipeError(f"name must be at most 255 bytes; got {shown(self.name)}.")
 
+    def _optimisation(self, *, patience: int) -> dict[str, Any]:
+        """The automatic values of what is trained by steps; `patience` is the task's."""
+        scale, numbers = OPTIMIZERS[self.optimizer or "adamw"]
+        values = {
+            "epoch_parts": _or(self.epoch_parts, 1),
+            "patience": _or(self.patience, patience),
+            "min_delta": _or(self.min_delta, 0.0),
+            "start_from_epoch": _or(self.start_from_epoch, 0),
+            "l1": _or(self.l1, 0.0),
+            "l2": _or(self.l2, 0.0),
+            "schedule": _or(self.schedule, "cosine"),
+            "optimizer": _or(self.optimizer, "adamw"),
+            "on_nan": _or(self.on_nan, "stop"),
+            "accumulate": _or(self.accumulate, 1),
+            "clipnorm": _or(self.clipnorm, 1.0),
+        }
+        if "weight_decay" in numbers:
+            values["weight_decay"] = _or(self.weight_decay, 0.05 / scale)
+        return values
+
     def _refuse(self, names: tuple[str, ...], reason: str) -> None:
         for name in names:
             # Of what is on or off, on is given.
@@ -305,13 +332,6 @@ class Finetune(Recipe):
     manifold_mixup: float | None = option(
         None, "Mix what the frozen part makes of two photos, and their labels, by a share from Beta(X, X); 0 does not.",
         group="training", auto="0.4; 0 with mixup or cutmix", low=0, high=100,
-    )  # fmt: skip
-    l1: float | None = option(
-        None, "Penalty on the sum of the trained kernels' absolute values.", group="training", auto="0", low=0, high=10
-    )
-    l2: float | None = option(
-        None, "Penalty on the sum of the trained kernels' squares; with l1, the elastic net.", group="training",
-        auto="0", low=0, high=10,
     )  # fmt: skip
     mixup: float | None = option(
         None, "Lay each photo over another one of its batch, by a share from Beta(X, X); 0 does not.",
@@ -421,7 +441,7 @@ class Finetune(Recipe):
         its splits; `solvable` says whether the head can be solved at once. `views` the trainer fills in.
         """
         fresh = self.weights == "none"
-        scale, numbers = OPTIMIZERS[self.optimizer or "adamw"]
+        scale = OPTIMIZERS[self.optimizer or "adamw"][0]
         values: dict[str, Any] = {
             "base": base,
             "image_size": image_size,
@@ -453,19 +473,8 @@ class Finetune(Recipe):
             elif self.manifold_mixup is not None:
                 raise RecipeError(f"manifold_mixup has no effect with unfreeze {self.unfreeze}: nothing is frozen.")
         if not self.head_alone or values.get("probe") == "train":
-            values["epoch_parts"] = _or(self.epoch_parts, 1)
-            values["patience"] = _or(self.patience, 15 if fresh else 5)
-            values["min_delta"] = _or(self.min_delta, 0.0)
-            values["start_from_epoch"] = _or(self.start_from_epoch, 0)
-            values["l1"], values["l2"] = _or(self.l1, 0.0), _or(self.l2, 0.0)
+            values |= self._optimisation(patience=15 if fresh else 5)
             values["focal_gamma"] = _or(self.focal_gamma, 2.0) if self.balance == "focal" else None
-            values["schedule"] = _or(self.schedule, "cosine")
-            values["optimizer"] = _or(self.optimizer, "adamw")
-            values["on_nan"] = _or(self.on_nan, "stop")
-            values["accumulate"] = _or(self.accumulate, 1)
-            if "weight_decay" in numbers:
-                values["weight_decay"] = _or(self.weight_decay, 0.05 / scale)
-            values["clipnorm"] = _or(self.clipnorm, 1.0)
             values["label_smoothing"] = _or(self.label_smoothing, 0.1)
             values["dropout"] = _or(self.dropout, DROPOUT)
         return dataclasses.replace(self, **values)

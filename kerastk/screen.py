@@ -41,6 +41,7 @@ class Screen:
         self.console = Console(quiet=not show, soft_wrap=not Console().is_terminal, highlight=False)
         self._progress: Progress | None = None
         self._epochs = 0
+        self._columns: tuple[tuple[str, str], ...] = ()
         self._headed = False
 
     @contextlib.contextmanager
@@ -75,10 +76,8 @@ class Screen:
             self.console.print(f"note     {_shown(note)}")
         self._findings_line(plan.data.look, len(manifest.set_aside))
         self._epochs = sum(phase.epochs for phase in plan.phases)
-        self.console.print(
-            f"network  {recipe.base}, {recipe.image_size} px, weights {_shown(str(recipe.weights))}; "
-            f"{plan.model.count_params():,} parameters"
-        )
+        self._columns = plan.columns
+        self.console.print(f"network  {_shown(plan.network)}; {plan.model.count_params():,} parameters")
         for phase in plan.phases:
             self._phase(phase, plan)
         self.console.print(
@@ -98,7 +97,7 @@ class Screen:
             how += f"{phase.epochs} epochs, learning rate {rate}"
         self.console.print(f"phase    {phase.name}: {what}, {how}")
         choice = plan.choices.get(phase.name)
-        if choice is None or plan.recipe.weights == "none":
+        if choice is None:
             return
         if choice.point is None:
             self.console.print(f"cache    none for {phase.name}: {_shown(choice.reason)}")
@@ -192,26 +191,25 @@ class Screen:
     def epoch(self, row: dict[str, Any]) -> None:
         """A line for an epoch, under a head at the first; `left` is for all that are left at this epoch's pace."""
         self.close()
+        (speed,) = (name for name in row if name.endswith("_per_second"))
         if not self._headed:
             self._headed = True
-            self._line(("epoch", "phase", "loss", "acc", "val loss", "val acc", "lr", "photos/s", "wait", "left"))
+            heads = (head for _, head in self._columns)
+            self._line(("epoch", "phase", *heads, "lr", speed.replace("_per_second", "/s"), "wait", "left"))
         trained = row["epoch"] > 0
         cells = (
             f"{row['epoch']}/{self._epochs}" if trained else "-",
             row["phase"],
-            f"{row['loss']:.3f}" if "loss" in row else "-",
-            f"{row['accuracy']:.3f}" if "accuracy" in row else "-",
-            f"{row['val_cross_entropy']:.3f}",
-            f"{row['val_accuracy']:.3f}",
+            *(f"{row[name]:.3f}" if name in row else "-" for name, _ in self._columns),
             f"{row['learning_rate']:.1e}" if trained else "-",
-            f"{row['photos_per_second']:.0f}",
+            f"{row[speed]:.0f}",
             f"{100 * row['wait_share']:.0f} %",
             duration(row["seconds"] * (self._epochs - row["epoch"])) if trained else "-",
         )
         self._line(cells)
 
     def _line(self, cells: Iterable[str]) -> None:
-        widths = (-7, -8, 6, 6, 8, 8, 8, 9, 5, 7)
+        widths = (-7, -8, *(max(6, len(head)) for _, head in self._columns), 8, 9, 5, 7)
         texts = (
             text.ljust(-width) if width < 0 else text.rjust(width) for text, width in zip(cells, widths, strict=True)
         )

@@ -53,6 +53,9 @@ class Rows:
     `waited` counts the seconds that the consumer of `batches` waited; `failure` is the error that ended one, if any.
     """
 
+    # What is counted where the speed is told.
+    noun = "photos"
+
     def __init__(
         self, photos: Sequence[Photo], classes: Sequence[str], *, batch_size: int, training: bool, seed: int,
         balanced: bool = False,
@@ -70,6 +73,11 @@ class Rows:
     def steps(self) -> int:
         """Batches an epoch."""
         return -(-len(self.photos) // self.batch_size)
+
+    @property
+    def per_step(self) -> float:
+        """Items a training batch, on average."""
+        return self.batch_size
 
     @functools.cached_property
     def truth(self) -> np.ndarray:

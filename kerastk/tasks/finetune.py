@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,13 +15,21 @@ from kerastk.evaluation.metrics import classification
 from kerastk.networks import saved
 from kerastk.networks.bases import BASES, find
 from kerastk.networks.classifier import classifier, has_head, with_new_head
-from kerastk.networks.cuts import cut_for, features, stages
-from kerastk.notation import schedule_numbers, split_fractions
-from kerastk.recipe import DROPOUT, MAX_BAD, SPLIT, Finetune
+from kerastk.networks.cuts import cut_for, features, named_stages, stages
+from kerastk.notation import schedule_numbers, size_bytes, split_fractions
+from kerastk.recipe import CACHE_SIZE, DROPOUT, MAX_BAD, SPLIT, Finetune
 from kerastk.run import Run
-from kerastk.training import probe
+from kerastk.tasks import photos
+from kerastk.training import probe, results
+from kerastk.training.cache import Activations, CacheError, Choice, choose
+from kerastk.training.callbacks import ClassValidation
 from kerastk.training.losses import class_weights, loss
-from kerastk.training.phases import Phase, Probe
+from kerastk.training.phases import Phase, Probe, prepare
+from kerastk.training.store import folder_of
+
+# What TensorBoard's table of runs has beside their figures.
+COLUMNS, COMPARED = results.COLUMNS, ("base", "batch_size", "epochs", "learning_rate", "unfreeze")
+epoch_columns, open_board, conclude = photos.epoch_columns, photos.open_board, photos.conclude
 
 DEFAULT_BASE = "mobilenet_v2"
 MAX_CLASSES = 100_000
@@ -33,7 +41,7 @@ SCORES = {
 }
 
 
-def settle_base(recipe: Finetune) -> Finetune:
+def settle(recipe: Finetune) -> Finetune:
     """The recipe with its base and image size filled in; refuses a base that does not fit the weights.
 
     Raises:
@@ -102,6 +110,20 @@ def source_of(recipe: Finetune, data: Any = None) -> Source:
 def threads() -> int:
     """Threads that read and decode, where the recipe does not say."""
     return min(16, os.cpu_count() or 1)
+
+
+def stem(recipe: Finetune, source: Source) -> str:
+    """What the automatic name of a run begins with."""
+    return f"{source.name}-{recipe.base}"
+
+
+def gather(
+    recipe: Finetune, source: Source, *, look: Callable, assigned: Mapping[str, str], dry: bool
+) -> tuple[PhotoData, keras.Model]:
+    """The splits and the network. Weights that cannot be had should not cost a user a look at all photos first."""
+    model = build(recipe, source.classes, random=dry)
+    with look(f"looking at {source.name}") as progress:
+        return open_data(recipe, source, progress, assigned), model
 
 
 def build(recipe: Finetune, classes: list[str], *, random: bool = False) -> keras.Model:
@@ -202,6 +224,82 @@ def phases(recipe: Finetune) -> list[Phase | Probe]:
     return found
 
 
+def trained(model: keras.Model, phase: Phase | Probe, start: keras.KerasTensor | None = None) -> keras.Model:
+    """What a phase fits; see `phases.prepare`."""
+    return prepare(model, phase, start)
+
+
+def described(recipe: Finetune) -> str:
+    """The network of a resolved recipe in a few words."""
+    return f"{recipe.base}, {recipe.image_size} px, weights {recipe.weights}"
+
+
+def stages_of(model: keras.Model) -> dict[str, list[str]]:
+    """The names of the model's operations, by the stages that `unfreeze` counts."""
+    return named_stages(model)
+
+
+def notes(recipe: Finetune, resolved: Finetune, model: keras.Model, data: PhotoData) -> list[str]:
+    """What a user should know of how a recipe was resolved."""
+    if resolved.probe == "train" and recipe.probe != "train":
+        return [f"the head is trained in minibatches, not solved: {too_large(model, data)}"]
+    return []
+
+
+def cached(
+    recipe: Finetune, model: keras.Model, data: PhotoData, phases: Sequence[Phase | Probe]
+) -> tuple[Finetune, dict[str, Choice]]:
+    """Where each trained phase keeps what its frozen part makes of the photos; the recipe with what is used of it.
+
+    Raises:
+        CacheError: a folder was named for it, and it cannot be kept there.
+    """
+    if recipe.weights == "none":
+        return recipe, {}
+    choices = {phase.name: _choice(recipe, model, data, phase) for phase in phases if isinstance(phase, Phase)}
+    return _with_cache(recipe, list(choices.values())), choices
+
+
+def activations(recipe: Finetune, model: keras.Model) -> Activations:
+    """What keeps the frozen part's values: in the cache's folder, or in memory for this run."""
+    limit = size_bytes(recipe.cache_size or CACHE_SIZE)
+    return Activations(model, identity(recipe), folder_of(recipe.cache), limit=limit)
+
+
+def _choice(recipe: Finetune, model: keras.Model, data: PhotoData, phase: Phase) -> Choice:
+    """Where a phase's activations are kept.
+
+    Raises:
+        CacheError: a folder was named for them, and they cannot be kept there.
+    """
+    if recipe.cache == "off":
+        return Choice(None, reason="as asked")
+    if phase.blends:
+        return Choice(None, reason="the photos of a batch are mixed anew each time (mixup, cutmix)")
+    dtype = recipe.cache_dtype or ("bfloat16" if recipe.precision == "bfloat16" else "float16")
+    choice = choose(
+        model, phase.unfreeze, photos=(len(data.train.photos), len(data.val.photos)), views=recipe.views,
+        epochs=phase.epochs, policy=data.train.policy, dtype=dtype, limit=size_bytes(recipe.cache_size or CACHE_SIZE),
+        folder=folder_of(recipe.cache),
+    )  # fmt: skip
+    if choice.point is None and recipe.cache != "auto":
+        raise CacheError(f"nothing can be kept in --cache {recipe.cache}: {choice.reason}; use --cache auto or off.")
+    return choice
+
+
+def _with_cache(recipe: Finetune, choices: Sequence[Choice]) -> Finetune:
+    """The recipe with what is used of the cache filled in, and the rest left out."""
+    if recipe.cache == "off":
+        return recipe
+    kept = [choice for choice in choices if choice.point is not None]
+    return dataclasses.replace(
+        recipe,
+        cache_size=recipe.cache_size or CACHE_SIZE,
+        cache_dtype=kept[0].point.dtype if kept else None,
+        views=max((choice.views for choice in kept), default=None),
+    )
+
+
 def identity(recipe: Finetune) -> dict[str, Any]:
     """What the activations of a resolved recipe depend on, beside photos, views and weights."""
     return {
@@ -212,7 +310,17 @@ def identity(recipe: Finetune) -> dict[str, Any]:
     }
 
 
-def objective(recipe: Finetune, data: PhotoData) -> dict[str, Any]:
+def validation(recipe: Finetune) -> ClassValidation:
+    """What judges the model after each epoch."""
+    return ClassValidation(balanced=recipe.balance != "none")
+
+
+def nothing(data: PhotoData) -> tuple[np.ndarray, np.ndarray]:
+    """A label and an answer of no meaning, for a batch of one photo."""
+    return (np.zeros((1, len(data.classes)), np.float32),) * 2
+
+
+def objective(recipe: Finetune, data: PhotoData, model: keras.Model) -> dict[str, Any]:
     """What `compile` gets: the smoothed loss, and the unsmoothed cross-entropy that chooses the model."""
     if recipe.label_smoothing is None:
         return {}

@@ -17,42 +17,63 @@ from kerastk.evaluation.metrics import cross_entropy, equal_classes, temperature
 from kerastk.evaluation.scores import of_rows
 from kerastk.training.phases import inner_optimizers, learning_rate
 
-MONITOR = "val_cross_entropy"
-
 
 class Validation(keras.callbacks.Callback):
-    """Adds the figures of the validation split to an epoch's logs: val_accuracy, val_cross_entropy, val_loss.
+    """Adds a task's figures of the validation split to an epoch's logs (`figures`, their names with val_ in front).
 
-    `val_cross_entropy` is that of the calibrated model: its logits divided by the temperature that fits the split best.
-    Else label smoothing, which makes a network less sure than it is right, would decide which model is best. With
-    `balanced` every class counts as much as any other in both, and in val_accuracy.
-    `rows` is set before each phase; `seconds` is what the last look took.
+    `monitor` is the one, the lower the better, by which the best model is chosen. `temperature` is what the logits
+    should be divided by. `rows` is set before each phase; `seconds` is what the last look took.
     """
 
-    def __init__(self, balanced: bool = False) -> None:
+    monitor = ""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.balanced = balanced
         self.rows: Rows | None = None
         self.temperature = 1.0
         self.seconds = 0.0
 
+    def figures(self) -> dict[str, float]:
+        """What `model` makes of all of `rows`."""
+        raise NotImplementedError
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Look at the validation split."""
+        begin = time.perf_counter()
+        logs |= self.figures()
+        self.seconds = time.perf_counter() - begin
+
+
+class ClassValidation(Validation):
+    """val_accuracy, val_cross_entropy and val_loss of photos that have one class each.
+
+    `val_cross_entropy` is that of the calibrated model: its logits divided by the temperature that fits the split best.
+    Else label smoothing, which makes a network less sure than it is right, would decide which model is best. With
+    `balanced` every class counts as much as any other in both, and in val_accuracy.
+    """
+
+    monitor = "val_cross_entropy"
+
+    def __init__(self, balanced: bool = False) -> None:
+        super().__init__()
+        self.balanced = balanced
+
+    def figures(self) -> dict[str, float]:
         """Ask the model about all validation photos."""
-        begin, truth = time.perf_counter(), self.rows.truth
+        truth = self.rows.truth
         logits = of_rows(self.model, self.rows)
         one_hot = np.eye(logits.shape[1], dtype=np.float32)[truth]
         weights = equal_classes(truth) if self.balanced else None
         self.temperature = temperature(logits, truth, weights)
-        logs |= {
+        return {
             "val_accuracy": float(np.average(logits.argmax(axis=1) == truth, weights=weights)),
-            MONITOR: cross_entropy(logits / self.temperature, truth, weights),
+            self.monitor: cross_entropy(logits / self.temperature, truth, weights),
             "val_loss": float(self.model.compute_loss(None, one_hot, logits)),
         }
-        self.seconds = time.perf_counter() - begin
 
 
 class Best(keras.callbacks.Callback):
-    """Keeps the weights with the lowest validation cross-entropy over all phases, and stops a phase without progress.
+    """Keeps the weights with the lowest validation figure over all phases, and stops a phase without progress.
 
     One object serves the whole run; `on_train_begin` starts the patience anew, but never forgets the best. Of a phase
     the first `start_from_epoch` epochs and a progress of no more than `min_delta` do not count for the patience.
@@ -81,7 +102,7 @@ class Best(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Compare, keep, count."""
-        value = float((logs or {})[MONITOR])
+        value = float((logs or {})[self.validation.monitor])
         self.consider(value, epoch + 1, self.validation.temperature)
         self._phase_epochs += 1
         if value < self._phase_value - self.min_delta:
@@ -95,7 +116,8 @@ class Best(keras.callbacks.Callback):
         """Keep the weights if they are better than the best so far; `epoch` counts from 1, the probe is 0."""
         if value < self.value:
             self.value, self.epoch, self.temperature = value, epoch, temperature
-            scaled = {id(variable) for variable in self.source.get_layer("head").variables}
+            head = [] if temperature == 1 else self.source.get_layer("head").variables
+            scaled = {id(variable) for variable in head}
             values = [(np.array(variable), id(variable) in scaled) for variable in self.source.variables]
             self._weights = [value / temperature if is_scaled else value for value, is_scaled in values]
 
@@ -123,8 +145,9 @@ class Guard(keras.callbacks.Callback):
     time to half the learning rate.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monitor: str) -> None:
         super().__init__()
+        self.monitor = monitor
         self.rollbacks = 0
         self._epoch = 0
 
@@ -147,8 +170,8 @@ class Guard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Look at what the epoch's last batch has left behind."""
-        if not np.isfinite(logs[MONITOR]):
-            self._refuse(f"{MONITOR} is no longer a number after epoch {self._epoch}")
+        if not np.isfinite(logs[self.monitor]):
+            self._refuse(f"{self.monitor} is no longer a number after epoch {self._epoch}")
 
     def _refuse(self, what: str) -> None:
         rate = learning_rate(self.model.optimizer)
@@ -181,13 +204,14 @@ class Averaged(keras.callbacks.Callback):
 
 
 class Plateau(keras.callbacks.Callback):
-    """Lowers the learning rate to `factor` of it after `patience` epochs of a phase without a better `MONITOR`.
+    """Lowers the learning rate to `factor` of it after `patience` epochs of a phase without a better `monitor`.
 
     During the first `warmup_steps` batches of a phase it rises linearly from 0. A phase sets `warmup_steps`.
     """
 
-    def __init__(self, factor: float, patience: int):
+    def __init__(self, monitor: str, factor: float, patience: int):
         super().__init__()
+        self.monitor = monitor
         self.factor, self.patience, self.warmup_steps = factor, patience, 0
         self._scale, self._lowest, self._waited, self._step = 1.0, float("inf"), 0, 0
         self._rates: list[float] = []
@@ -210,7 +234,7 @@ class Plateau(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Compare, and lower."""
-        value = logs[MONITOR]
+        value = logs[self.monitor]
         self._waited = 0 if value < self._lowest else self._waited + 1
         self._lowest = min(self._lowest, value)
         if self._waited >= self.patience:
@@ -276,9 +300,9 @@ class EpochRows(keras.callbacks.Callback):
     """Makes a row of figures at the end of each epoch and hands it to each of `sinks`.
 
     `phase` and `split` are set before each phase. A row holds phase, epoch (from 1, over all phases), seconds,
-    learning_rate (the larger of the epoch's first and last), photos_per_second, wait_share (of the training time,
-    waiting for data) and Keras's losses and metrics. `started` is when the run began, by `time.perf_counter`; `before`
-    is what the processes before a resume took, in seconds.
+    learning_rate (the larger of the epoch's first and last), photos_per_second (or what else the items are),
+    wait_share (of the training time, waiting for data) and Keras's losses and metrics. `started` is when the run began,
+    by `time.perf_counter`; `before` is what the processes before a resume took, in seconds.
     """
 
     def __init__(self, sinks: list[Callable[[dict], None]], started: float | None = None):
@@ -329,7 +353,7 @@ class EpochRows(keras.callbacks.Callback):
                 "epoch": epoch + 1,
                 "seconds": time.perf_counter() - self._begin,
                 "learning_rate": max(self._rate, learning_rate(self.model.optimizer)),
-                "photos_per_second": self._batches * self.split.batch_size / self._trained,
+                f"{self.split.noun}_per_second": self._batches * self.split.per_step / self._trained,
                 "wait_share": min(1.0, self._waited / self._trained),
                 **{key: float(value) for key, value in (logs or {}).items()},
             }

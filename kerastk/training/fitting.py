@@ -10,12 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerastk.datasets.photos import PhotoData
 from kerastk.datasets.pipeline import Mix, Mixed, Rows, blended, paired
 from kerastk.errors import Diverged, KerastkError, RunError, Stopped
 from kerastk.evaluation.metrics import equal_classes, log_loss
 from kerastk.evaluation.neighbours import Neighbours
-from kerastk.evaluation.scores import of_batch
 from kerastk.networks.cuts import TRAINING_WORK, features, kept_values
 from kerastk.notation import MOST_ROLLBACKS
 from kerastk.screen import Screen
@@ -31,7 +29,7 @@ from kerastk.training.cache import (
     cached_splits,
     shown_views,
 )
-from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Guard, Plateau, Validation
+from kerastk.training.callbacks import Best, Deadline, EpochRows, Guard, Plateau, Validation
 from kerastk.training.device import batch_that_fits, out_of_memory
 from kerastk.training.keeper import Keeper
 from kerastk.training.lr_find import RangeTest, range_test
@@ -51,8 +49,12 @@ class Fitting:
     """
 
     model: keras.Model
-    data: PhotoData
+    # With `train` and `val`, each `Rows`, and `test`, the same or None.
+    data: Any
     device: str
+    # What a phase fits: a model that shares the layers of the first one, from inputs (or from a tensor in between, the
+    # third argument) to what the objective takes.
+    prepare: Callable[..., keras.Model]
     objective: dict[str, Any]
     # Of `phases.optimizer`: weight_decay, clipnorm, precision, layer_decay.
     optimisation: dict[str, Any]
@@ -60,7 +62,8 @@ class Fitting:
     penalty: tuple[float, float]
     # A cache that was asked for by name is not done without.
     cache_required: bool
-    activations: Activations
+    # None where nothing is ever kept.
+    activations: Activations | None
     choices: dict[str, Choice]
     validation: Validation
     best: Best
@@ -74,10 +77,12 @@ class Fitting:
     rewind: Callable[[dict[str, Any]], None] | None = None
     deadline: Deadline | None = None
     plateau: Plateau | None = None
-    # Whether the optimizers note the norms of the gradients.
-    gradient_norms: bool = False
+    # The parts of the model of which the optimizers note the norms of the gradients, if they do.
+    watched: dict[str, list[str]] | None = None
     neighbours: Neighbours | None = None
     ended: Ended | Diverged | None = None
+    # Since the run began, at the end of the last phase.
+    seconds: float = 0.0
     # What a range test has found.
     _rate: float | None = None
     _momenta: dict[str, float] = field(default_factory=dict)
@@ -116,7 +121,9 @@ class Fitting:
                 raise self._too_large() from None
             raise
         finally:
-            self.activations.close()
+            if self.activations is not None:
+                self.activations.close()
+            self.seconds = self.rows.spent
         for name, momentum in self._momenta.items():
             self.model.get_layer(name).momentum = momentum
 
@@ -139,14 +146,13 @@ class Fitting:
         """Whether the time is up before a phase; it is not while there is no model to keep."""
         if self.deadline is None or isinstance(phase, Probe):
             return False
-        photos = len(self.data.val.photos) + (0 if self.data.test is None else len(self.data.test.photos))
-        images = next(iter(self.data.val.batches(0, 1)))[0]
+        batches = self.data.val.steps + (0 if self.data.test is None else self.data.test.steps)
+        inputs = next(iter(self.data.val.batches(0, 1)))[0]
         # The first call compiles.
         for _ in range(2):
             begin = time.perf_counter()
-            of_batch(self.model, images, self.data.val.batch_size)
+            self.model.predict_on_batch(inputs)
             seconds = time.perf_counter() - begin
-        batches = -(-photos // self.data.val.batch_size)
         self.deadline.reserve = 1.25 * seconds * batches + _WRITING
         return self.best.epoch is not None and self.keeper.state is None and self.deadline.near
 
@@ -196,7 +202,7 @@ class Fitting:
             figures[f"{prefix}accuracy"] = float(np.average(scores.argmax(axis=1) == labels, weights=weights))
             figures[f"{prefix}cross_entropy"] = figures[f"{prefix}loss"] = log_loss(scores, labels, weights)
         seconds = time.perf_counter() - begin
-        self.best.consider(figures[MONITOR], 0)
+        self.best.consider(figures[self.validation.monitor], 0)
         self.rows.add(
             {
                 "phase": phase.name,
@@ -233,7 +239,7 @@ class Fitting:
     def _fit(self, phase: Phase) -> None:
         """Compile afresh and fit, from its first epoch or from where a checkpoint is."""
         epoch, step = self._done, 0
-        choice = self.choices[phase.name]
+        choice = self.choices.get(phase.name, Choice(None))
         state = self.keeper.state
         if state is not None:
             self.keeper.put_weights_back()
@@ -249,7 +255,7 @@ class Fitting:
         self.rows.split, self.validation.rows = train, val
         if phase.fresh and not self._momenta:
             self._momenta = quicken_statistics(self.model, train.steps)
-        fitted = prepare(self.model, phase, start)
+        fitted = self.prepare(self.model, phase, start)
         if any(self.penalty):
             regularise(fitted, *self.penalty)
         mix = blended(phase.mixup, phase.cutmix) if phase.blends else None
@@ -261,8 +267,8 @@ class Fitting:
             phase = replace(phase, learning_rate=self._rate)
         phase = replace(phase, learning_rate=phase.learning_rate * 0.5**self.guard.rollbacks)
         made = optimizer(phase, train.steps, model=self.model, **self.optimisation)
-        if self.gradient_norms:
-            gradients.watch(made, self.model, fitted.trainable_variables)
+        if self.watched is not None:
+            gradients.watch(made, self.model, fitted.trainable_variables, self.watched)
         made.build(fitted.trainable_variables)
         if self.plateau is not None:
             self.plateau.warmup_steps = warmup_steps(phase, train.steps)
@@ -290,8 +296,9 @@ class Fitting:
                 )
             callbacks.end()
         if self.best.epoch is None:
+            monitor = self.validation.monitor
             raise KerastkError(
-                f"the validation cross-entropy was never a number ({self.rows.rows[-1][MONITOR]}); try "
+                f"{monitor} was never a number ({self.rows.rows[-1][monitor]}); try "
                 f"--learning-rate {phase.learning_rate / 10:g} or --precision float32."
             )
 

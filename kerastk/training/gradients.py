@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerastk.networks.cuts import named_stages
 from kerastk.training.tensorboard import Events
 
 # A stage's gradient vanishes where it is smaller, a weight, than this share of the median stage's. In first steps of
@@ -34,8 +33,11 @@ class Noted:
     norms: keras.Variable
 
 
-def watch(optimizer: keras.optimizers.Optimizer, model: keras.Model, trained: Sequence[keras.Variable]) -> None:
-    """Let the optimizer, not built yet, note the norms of the gradients of `trained`, by the stages of `model`.
+def watch(
+    optimizer: keras.optimizers.Optimizer, model: keras.Model, trained: Sequence[keras.Variable],
+    stages: dict[str, list[str]],
+) -> None:  # fmt: skip
+    """Let the optimizer, not built yet, note the norms of the gradients of `trained`, by the `stages` of `model`.
 
     A wrapping optimizer would have its own iterations and learning rate, which others ask for; so the method is
     replaced. Inside of a LossScaleOptimizer the gradients are unscaled, and steps without finite ones are left out.
@@ -44,7 +46,7 @@ def watch(optimizer: keras.optimizers.Optimizer, model: keras.Model, trained: Se
     place_of = {id(variable): place for place, variable in enumerate(trained)}
     layers = {layer.name: layer for layer in model.layers}
     places, names, reach = [], [], []
-    for name, operations in named_stages(model).items():
+    for name, operations in stages.items():
         learning = [each for each in operations if each in layers and layers[each].trainable_weights]
         if learning:
             places.append([place_of[id(weight)] for each in learning for weight in layers[each].trainable_weights])

@@ -5,17 +5,16 @@ from typing import Any
 
 import keras
 
-from kerastk.networks.cuts import named_stages
 
-
-def graph_of(model: keras.Model) -> Any:
+def graph_of(model: keras.Model, stages: dict[str, list[str]]) -> Any:
     """The layers and operations of a functional model as a GraphDef, on any backend.
 
-    A node lies in its stage, and has its layer's class, the shape of what it gives, and how many weights it has.
+    `stages` are the names of the operations in each part of the model. A node lies in its stage, and has its layer's
+    class, the shape of what it gives, and how many weights it has.
     """
     from tensorboard.compat.proto.graph_pb2 import GraphDef
 
-    stage_of = {name: stage for stage, names in named_stages(model).items() for name in names}
+    stage_of = {name: stage for stage, names in stages.items() for name in names}
     graph, maker = GraphDef(), {}
     for operation in model.operations:
         path = f"{stage_of[operation.name]}/{operation.name}"

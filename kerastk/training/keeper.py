@@ -34,17 +34,18 @@ class Keeper:
     """Makes the checkpoints of a run, and puts back the `state` of the one that the run goes on from.
 
     `callbacks` go to each phase's fit; those with `get_state` and `set_state` are kept. `parts` is how many checkpoints
-    an epoch has, `data` the hash of the manifest, `classes` how many outputs the model has. `state` is None as soon as
-    all of it is put back.
+    an epoch has, `data` the hash of the manifest, `nothing` a label and an answer of no meaning, for a batch of one
+    (the metrics take their shapes from them). `state` is None as soon as all of it is put back.
     """
 
     def __init__(
         self, checkpoints: Checkpoints, signals: Signals, model: keras.Model,
-        callbacks: Sequence[keras.callbacks.Callback], *, parts: int, data: str, classes: int,
+        callbacks: Sequence[keras.callbacks.Callback], *, parts: int, data: str,
+        nothing: tuple[np.ndarray, np.ndarray],
         state: dict[str, Any] | None = None,
     ):  # fmt: skip
         self.signals, self.state = signals, state
-        self.parts, self.classes = parts, classes
+        self.parts, self.nothing = parts, nothing
         self._checkpoints, self._model, self._data = checkpoints, model, data
         self._callbacks = list(callbacks)
         self._phase = 0
@@ -194,8 +195,7 @@ class _Marks(keras.callbacks.Callback):
         if state is not None:
             self._done = state["step"]
             # Keras makes the metrics' variables at their first use.
-            nothing = np.zeros((1, self._keeper.classes), np.float32)
-            self._fitted.compute_metrics(None, nothing, nothing)
+            self._fitted.compute_metrics(None, *self._keeper.nothing)
             assign(self._fitted.metrics_variables, state["metrics"])
             self._keeper.put_notes_back()
 

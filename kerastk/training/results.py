@@ -21,8 +21,6 @@ COLUMNS = {
     "final/validation_cross_entropy": "cross-entropy (validation)",
     "final/seconds": "seconds of training",
 }
-# The values of a recipe that stand beside them.
-COMPARED = ("base", "batch_size", "epochs", "learning_rate", "unfreeze")
 # Of more classes there is one curve of precision and recall for all together.
 CURVES = 30
 _WORST = 24

@@ -12,7 +12,6 @@ from kerastk import tasks
 from kerastk.errors import RunError
 from kerastk.recipe import Recipe
 from kerastk.run import Run, next_name
-from kerastk.training.plan import stem_of
 
 # Beside the backend: packages whose version decides what a run computes.
 DECIDING = ("kerastk", "keras", "numpy", "pillow")
@@ -25,7 +24,7 @@ def earlier(recipe: Recipe, data: Any) -> Run | None:
     runs, name = Path(recipe.runs), recipe.name
     if name is None:
         task = tasks.of(recipe)
-        stem = stem_of(task.source_of(recipe, data), task.settle_base(recipe))
+        stem = task.stem(task.settle(recipe), task.source_of(recipe, data))
         number = int(next_name(runs, stem).removeprefix(f"{stem}-")) - 1
         name = f"{stem}-{number}"
     return Run(runs / name) if (runs / name).is_dir() else None

@@ -74,3 +74,15 @@ class Signals:
         # Who stops it wants the rest later; Ctrl-C would end it for good.
         if not isinstance(self._told, Stopped):
             self._told = what
+
+
+@contextlib.contextmanager
+def dispensable(warn: Callable[[str], None], without: str) -> Iterator[None]:
+    """A fault in what only tells about a run becomes a warning: it must not cost the run, now and at each resume."""
+    try:
+        yield
+    except (Ended, Stopped, OSError):
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        warn(f"{without} ({reason})")

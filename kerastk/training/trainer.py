@@ -14,21 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from kerastk import tasks
-from kerastk.datasets.images import photo_grid
 from kerastk.errors import DataError, KerastkError, RecipeError, RunError, Stopped
-from kerastk.evaluation import mistakes, report, scores
-from kerastk.evaluation.metrics import before_calibration
-from kerastk.networks.classifier import features_model
-from kerastk.notation import PLATEAU_PATIENCE, profile_steps, schedule_numbers, seconds, size_bytes
-from kerastk.recipe import CACHE_SIZE, Recipe, dump
+from kerastk.evaluation import report
+from kerastk.notation import PLATEAU_PATIENCE, profile_steps, schedule_numbers, seconds
+from kerastk.recipe import Recipe, dump
 from kerastk.run import Run
 from kerastk.screen import Screen
 from kerastk.training import resuming
-from kerastk.training.cache import Activations
-from kerastk.training.callbacks import MONITOR, Averaged, Best, Deadline, EpochRows, Guard, Plateau, Validation
+from kerastk.training.callbacks import Averaged, Best, Deadline, EpochRows, Guard, Plateau
 from kerastk.training.checkpoint import Checkpoints
 from kerastk.training.device import set_precision
 from kerastk.training.fitting import Fitting
@@ -39,10 +34,7 @@ from kerastk.training.lr_find import RangeTest
 from kerastk.training.phases import release
 from kerastk.training.plan import Plan, plan
 from kerastk.training.profiling import Profile
-from kerastk.training.projector import POINTS, Observer
-from kerastk.training.results import COLUMNS, COMPARED, Judged, projector_of, write_results
-from kerastk.training.signals import Ended, Signals
-from kerastk.training.store import folder_of
+from kerastk.training.signals import Ended, Signals, dispensable
 from kerastk.training.tensorboard import Events, Writer, cut
 
 OPTIMISATION = (
@@ -162,7 +154,7 @@ def _begin(
     found: Callable[[Run, RangeTest], None] | None = None,
 ) -> Run:  # fmt: skip
     """A run from its start, in the folder of `run` or in a new one; `found` hears of a range test."""
-    settled = plan(recipe, data=data, screen=screen, run=run)
+    task, settled = tasks.of(recipe), plan(recipe, data=data, screen=screen, run=run)
     screen.plan(settled)
     _warn_of_stateless(callbacks, screen)
     if run is None:
@@ -172,7 +164,7 @@ def _begin(
         resolved = dataclasses.replace(settled.recipe, name=run.path.name)
         run.write_recipe(resolved)
         run.write_data(settled.data.manifest.to_json())
-        run.write_labels(settled.data.classes, tasks.of(recipe).contract(resolved))
+        run.write_labels(settled.data.classes, task.contract(resolved))
         run.write_environment({**_environment(settled), "given": resuming.given(recipe)})
         with _mendable(run):
             return _execute(dataclasses.replace(settled, recipe=resolved), run, callbacks, screen, found=found)
@@ -252,7 +244,8 @@ def _execute(
     _forget(run, state)
     writer = Writer(run.events)
     events = Events(writer, data.train.steps, histograms=recipe.histograms)
-    validation = Validation(balanced=recipe.balance != "none")
+    task = tasks.of(recipe)
+    validation = task.validation(recipe)
     best = Best(
         model, validation, recipe.patience, min_delta=recipe.min_delta or 0.0,
         start_from_epoch=recipe.start_from_epoch or 0,
@@ -260,9 +253,10 @@ def _execute(
     rows = EpochRows([events.row, screen.epoch], plan.begun)
     deadline = None if recipe.time is None else Deadline(seconds(recipe.time), rows, validation)
     name, numbers = schedule_numbers(recipe.schedule or "cosine")
-    plateau = Plateau(**{"factor": 0.3, "patience": PLATEAU_PATIENCE, **numbers}) if name == "plateau" else None
+    numbers = {"factor": 0.3, "patience": PLATEAU_PATIENCE, **numbers}
+    plateau = Plateau(validation.monitor, **numbers) if name == "plateau" else None
     averaged = None if recipe.ema is None else Averaged()
-    guard = Guard()
+    guard = Guard(validation.monitor)
     judging = [validation, guard, best]
     if averaged is not None:
         judging = [averaged, *judging, averaged.back]
@@ -283,11 +277,12 @@ def _execute(
                 model=model,
                 data=data,
                 device=plan.device,
-                objective=tasks.of(recipe).objective(recipe, data),
-                optimisation={"name": recipe.optimizer, **{name: getattr(recipe, name) for name in OPTIMISATION}},
+                prepare=task.trained,
+                objective=task.objective(recipe, data, model),
+                optimisation={"name": recipe.optimizer, **{name: getattr(recipe, name, None) for name in OPTIMISATION}},
                 penalty=(recipe.l1 or 0.0, recipe.l2 or 0.0),
-                cache_required=recipe.cache != "auto",
-                activations=_activations(plan),
+                cache_required=getattr(recipe, "cache", "auto") != "auto",
+                activations=task.activations(recipe, model),
                 choices=plan.choices,
                 best=best,
                 rows=rows,
@@ -305,10 +300,10 @@ def _execute(
                     [*judging, *steering, events, *watching, rows, screen.batches(), *callbacks],
                     parts=recipe.epoch_parts or 1,
                     data=data.manifest.sha256,
-                    classes=len(data.classes),
+                    nothing=task.nothing(data),
                     state=state,
                 ),
-                gradient_norms=recipe.gradient_norms,
+                watched=task.stages_of(model) if recipe.gradient_norms else None,
             )
             set_precision(model, recipe.precision)
             fitting.run(plan.phases)
@@ -337,15 +332,14 @@ def _watching(recipe: Recipe, events: Events, screen: Screen) -> list[keras.call
 
 def _write_beginning(plan: Plan, run: Run, writer: Writer) -> None:
     """What TensorBoard shows of a run before its first step."""
-    recipe, train = plan.recipe, plan.data.train
+    task = tasks.of(plan.recipe)
     # The tab takes runs of one name for one, and folders may hold a run of the same name each.
     name = f"{run.path.name} {run.environment['started']}"
-    writer.hyperparameters(name, dataclasses.asdict(recipe), COLUMNS, COMPARED)
+    writer.hyperparameters(name, dataclasses.asdict(plan.recipe), task.COLUMNS, task.COMPARED)
     # Indented: a block of code, whatever is in it.
-    writer.text("recipe", "".join(f"    {line}\n" for line in dump(recipe).splitlines()))
-    writer.graph(graph_of(plan.model))
-    examples = [train.example(int(number), 0)[0] for number in _spread(len(train.photos), 32)]
-    writer.image("augmented training photos", photo_grid(examples), 0)
+    writer.text("recipe", "".join(f"    {line}\n" for line in dump(plan.recipe).splitlines()))
+    writer.graph(graph_of(plan.model, task.stages_of(plan.model)))
+    task.open_board(plan, writer)
 
 
 def _forget(run: Run, state: dict[str, Any] | None) -> None:
@@ -360,26 +354,22 @@ def _forget(run: Run, state: dict[str, Any] | None) -> None:
 
 
 def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events, screen: Screen) -> dict[str, Any]:
-    """Write the best model, its mistakes, the report and the figures, these last: with them the run is complete."""
-    trained_seconds, model = fitting.rows.spent, plan.model
-    set_precision(model, "float32")
-    release(model)
-    if fitting.neighbours is not None:
-        model = features_model(model)
-        run.write_neighbours(fitting.neighbours)
-    run.write_model(model)
-    shown = _spread(len(plan.data.val.photos), POINTS)
-    observer = Observer(model, shown)
-    metrics, judged = _measure(plan, model, observer, fitting, run, screen)
+    """Write the best model, its answers, the report and the figures, these last: with them the run is complete."""
+    set_precision(plan.model, "float32")
+    release(plan.model)
+    # Not an index: a phase that stopped early leaves a gap in the numbers.
+    row = next(row for row in fitting.rows.rows if row["epoch"] == fitting.best.epoch)
+    ended = {} if fitting.ended is None else {"ended": str(fitting.ended) or "by Ctrl-C"}
+    best = {"epoch": row["epoch"], "phase": row["phase"], fitting.validation.monitor: fitting.best.value}
+    judged = tasks.of(plan.recipe).conclude(plan, fitting, run, events, screen)
+    metrics = {"format": 1, **ended, "best": best | judged.pop("best", {}), **judged}
     splits = [split for split in (plan.data.train, plan.data.val, plan.data.test) if split is not None]
     metrics["seconds"] = {
         "looking": plan.looking_seconds,
-        "training": trained_seconds,
+        "training": fitting.seconds,
         "all": fitting.rows.spent,
         "decoding": sum(split.decoding for split in splits),
     }
-    run.write_projector(projector_of(judged["validation"], observer, shown))
-    write_results(events.writer, judged, seconds=trained_seconds, step=events.step)
     _report(run, metrics, screen)
     run.write_metrics(metrics)
     shutil.rmtree(run.checkpoint)
@@ -392,74 +382,8 @@ def _report(run: Run, metrics: dict[str, Any] | None, screen: Screen) -> None:
     It comes before metrics.json, so that no complete run is without one: where the disk is full the run is not
     complete, and a resume does both.
     """
-    with _not_at_any_price(screen, f"no report; `kerastk report {shlex.quote(str(run.path))}` tries again"):
+    with dispensable(screen.warn, f"no report; `kerastk report {shlex.quote(str(run.path))}` tries again"):
         run.write_report(report.page(run, metrics))
-
-
-@contextlib.contextmanager
-def _not_at_any_price(screen: Screen, without: str) -> Iterator[None]:
-    """A fault in what only tells about a run becomes a warning: it must not cost the run, now and at each resume."""
-    try:
-        yield
-    except (Ended, Stopped, OSError):
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        screen.warn(f"{without} ({reason})")
-
-
-def _activations(plan: Plan) -> Activations:
-    """What keeps the frozen part's values: in the cache's folder, or in memory for this run."""
-    recipe = plan.recipe
-    limit = size_bytes(recipe.cache_size or CACHE_SIZE)
-    return Activations(plan.model, tasks.of(recipe).identity(recipe), folder_of(recipe.cache), limit=limit)
-
-
-def _measure(
-    plan: Plan, model: keras.Model, observer: Observer, fitting: Fitting, run: Run, screen: Screen
-) -> tuple[dict[str, Any], dict[str, Judged]]:
-    """The figures of validation and test by the best model, and its answers; the only reading of the test split."""
-    recipe, data, best = plan.recipe, plan.data, fitting.best
-    task = tasks.of(recipe)
-    # Not an index: a phase that stopped early leaves a gap in the numbers.
-    row = next(row for row in fitting.rows.rows if row["epoch"] == best.epoch)
-    ended = {} if fitting.ended is None else {"ended": str(fitting.ended) or "by Ctrl-C"}
-    neighbours = fitting.neighbours
-    metrics: dict[str, Any] = {
-        "format": 1,
-        **ended,
-        "best": {"epoch": row["epoch"], "phase": row["phase"], MONITOR: best.value, "temperature": best.temperature},
-    }
-    judged = {}
-    for name, split in (("validation", data.val), ("test", data.test)):
-        if split is not None:
-            found = scores.of_rows(observer, split, neighbours)
-            metrics[name] = task.measure(split.truth, found, data.classes)
-            if recipe.head == "dense":
-                metrics[name]["uncalibrated"] = before_calibration(split.truth, found, best.temperature)
-            judged[name] = Judged(split, found, metrics[name])
-    with _not_at_any_price(screen, "the mistakes are not kept for the report"):
-        explained = None if neighbours is not None else model
-        answers = {name: (each.split, each.scores) for name, each in judged.items()}
-        run.write_mistakes(mistakes.record(explained, answers, probabilities=recipe.head != "svm"))
-    if "test" in judged:
-        run.write_predictions(
-            [
-                {
-                    "path": photo.path,
-                    "truth": photo.label,
-                    "prediction": data.classes[int(row.argmax())],
-                    "probability": f"{row.max():.6f}",
-                }
-                for photo, row in zip(data.test.photos, judged["test"].scores, strict=True)
-            ]
-        )
-    return metrics, judged
-
-
-def _spread(count: int, wanted: int) -> np.ndarray:
-    """At most `wanted` numbers below `count`, evenly spread (the photos lie in order of class)."""
-    return np.unique(np.linspace(0, count - 1, wanted).astype(int))
 
 
 def _warn_of_stateless(callbacks: Sequence[keras.callbacks.Callback], screen: Screen) -> None:

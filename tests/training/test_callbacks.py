@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 import kerastk
-from kerastk.training.callbacks import MONITOR, Averaged, Best, Deadline, EpochRows, Plateau, Validation
+from kerastk.training.callbacks import Averaged, Best, ClassValidation, Deadline, EpochRows, Plateau
 from kerastk.training.phases import Phase, inner_optimizers, optimizer
 from tests.conftest import SMALL
+
+MONITOR = ClassValidation.monitor
 
 
 def stopped_after(values, **options):
     """The epoch after which `Best` stops a phase whose epochs have these values; None where it does not."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2, name="head")])
-    best = Best(model, Validation(), **options)
+    best = Best(model, ClassValidation(), **options)
     best.set_model(model)
     model.stop_training = False
     best.on_train_begin()
@@ -46,7 +48,7 @@ def test_a_phase_without_progress_ends(values, options, expected):
 
 def test_the_patience_begins_anew_with_each_phase_but_the_best_stays():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2, name="head")])
-    best = Best(model, Validation(), 2, start_from_epoch=1)
+    best = Best(model, ClassValidation(), 2, start_from_epoch=1)
     best.set_model(model)
     for epochs in (range(3), range(3, 6)):
         model.stop_training = False
@@ -61,7 +63,7 @@ def rates(values, *, factor=0.5, patience=2, warmup=0, steps=4):
     """The learning rate at each batch of epochs whose figures are `values`, from 0.8."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.SGD(0.8), loss="mse")
-    plateau, seen = Plateau(factor, patience), []
+    plateau, seen = Plateau(MONITOR, factor, patience), []
     plateau.warmup_steps = warmup
     plateau.set_model(model)
     plateau.on_train_begin()
@@ -92,7 +94,7 @@ def test_a_plateau_lowers_each_of_several_optimizers():
     several.build([kernel, bias])
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.optimizer = several
-    plateau = Plateau(0.5, 1)
+    plateau = Plateau(MONITOR, 0.5, 1)
     plateau.set_model(model)
     plateau.on_train_begin()
     for value in (1.0, 1.0):
@@ -148,7 +150,7 @@ def test_a_run_with_a_time_limit_ends_in_time_tested_and_says_so(digits, tmp_pat
 
 def test_a_deadline_counts_the_time_before_a_resume():
     rows = EpochRows([])
-    deadline = Deadline(100, rows, Validation())
+    deadline = Deadline(100, rows, ClassValidation())
     deadline.reserve = 10
     assert not deadline.near
     rows.set_state(rows.get_state() | {"spent": 89.0})

@@ -24,8 +24,9 @@ from kerastk.evaluation import scores
 from kerastk.networks.classifier import features_model
 from kerastk.networks.cuts import cut_for, split_at
 from kerastk.recipe import load
+from kerastk.tasks.finetune import COMPARED
 from kerastk.training.projector import Observer, projector_files
-from kerastk.training.results import COLUMNS, COMPARED, Judged, write_results
+from kerastk.training.results import COLUMNS, Judged, write_results
 from kerastk.training.tensorboard import Writer
 from tests.training.test_trainer import recipe
 
