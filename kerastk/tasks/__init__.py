@@ -1,5 +1,6 @@
-"""What the trainer asks of a task: a module with the functions that `finetune` has."""
+"""What the trainer asks of a task: a module with the functions that `finetune` and `tag` have."""
 
+import importlib
 from types import ModuleType
 
 from kerastk.recipe import Recipe
@@ -7,6 +8,4 @@ from kerastk.recipe import Recipe
 
 def of(recipe: Recipe) -> ModuleType:
     """The task's module for a recipe."""
-    from kerastk.tasks import finetune
-
-    return {"finetune": finetune}[recipe.task]
+    return importlib.import_module(f"kerastk.tasks.{recipe.task}")

@@ -112,8 +112,9 @@ def set_precision(model: keras.Model, precision: str) -> None:
     policy is saved with it, and float16 is slow on a CPU.
     """
     for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            # ConvNeXt's stem and downsampling; a policy does not reach the layers inside by itself.
-            set_precision(layer, precision)
-        elif layer.name not in _FLOAT32_NAMES and not isinstance(layer, _FLOAT32_KINDS):
-            layer.dtype_policy = POLICIES[precision]
+        if layer.name in _FLOAT32_NAMES or isinstance(layer, _FLOAT32_KINDS):
+            continue
+        # A policy does not reach the layers inside by itself: ConvNeXt's stem, both ways of a recurrent layer, its cell.
+        for each in layer._flatten_layers():
+            if each.name not in _FLOAT32_NAMES and not isinstance(each, _FLOAT32_KINDS):
+                each.dtype_policy = POLICIES[precision]
