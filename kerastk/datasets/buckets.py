@@ -13,7 +13,7 @@ import numpy as np
 
 from kerastk.datasets.pipeline import Rows, Timed, epoch_order
 from kerastk.datasets.schemes import PLAIN, convert, prefix_of
-from kerastk.datasets.sequences import Sentence
+from kerastk.datasets.sentence import Sentence
 from kerastk.datasets.vocabulary import PARTS, UNKNOWN, Vocabulary
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
@@ -121,7 +121,9 @@ class SentenceRows(Rows):
         self.lengths = list(lengths or bucket_lengths(self.sizes))
         while self.lengths[-1] < self.sizes.max():
             if training:
-                raise ValueError(f"a sentence of {self.sizes.max()} words; cut_long makes it {self.lengths[-1]} at most")
+                raise ValueError(
+                    f"a sentence of {self.sizes.max()} words; cut_long makes it {self.lengths[-1]} at most"
+                )
             self.lengths.append(2 * self.lengths[-1])
         self._bucket = np.searchsorted(self.lengths, self.sizes)
         counts = np.bincount(self._bucket, minlength=len(self.lengths))
@@ -266,6 +268,8 @@ def _kinds(words: Sequence[str]) -> tuple[list[str], np.ndarray]:
     numbers: dict[str, int] = {}
     counter = itertools.count()
     which = np.fromiter(
-        (numbers[word] if word in numbers else numbers.setdefault(word, next(counter)) for word in words), np.int64, len(words)
+        (numbers[word] if word in numbers else numbers.setdefault(word, next(counter)) for word in words),
+        np.int64,
+        len(words),
     )
     return list(numbers), which

@@ -9,7 +9,7 @@ from typing import Any
 
 from kerastk.datasets.files import Finding
 from kerastk.datasets.schemes import Span, tags_of
-from kerastk.datasets.sequences import MAX_SENTENCE, Lines, Sentence
+from kerastk.datasets.sentence import MAX_SENTENCE, Lines, Sentence
 from kerastk.datasets.tokens import sentences, tokenise
 
 # What the list of spans, and the parts of a span that is an object, may be called; the first one that is there counts.
@@ -22,7 +22,7 @@ _EXPECTED = 'expected {"text": "...", "spans": [[start, end, "label"], ...]} a l
 Mark = tuple[int, int, str]
 
 
-def read(lines: Lines, findings: list[Finding]) -> Iterator[Sentence]:
+def read_spanned(lines: Lines, findings: list[Finding]) -> Iterator[Sentence]:
     """The sentences of a file of JSON lines; spans that begin or end inside a word are told in `findings`.
 
     Raises:
@@ -54,7 +54,9 @@ def _of_tokens(row: dict[str, Any], lines: Lines) -> Iterator[Sentence]:
     if not isinstance(tokens, list):
         raise lines.fault(f"an object of {', '.join(map(repr, list(row)[:5])) or 'nothing'}; {_EXPECTED}"[:300])
     for what, each in (("tokens", tokens), ("tags", tags)):
-        if each is not None and not (isinstance(each, list) and all(isinstance(one, str) and one.strip() for one in each)):
+        if each is not None and not (
+            isinstance(each, list) and all(isinstance(one, str) and one.strip() for one in each)
+        ):
             raise lines.fault(f"{what} must be a list of texts that are not empty")
     if tags is not None and len(tags) != len(tokens):
         raise lines.fault(f"{len(tokens)} tokens, but {len(tags)} tags")
@@ -94,7 +96,9 @@ def _marks(given: Any, name: str, length: int, lines: Lines) -> list[Mark]:
     for mark in marks:
         start, end, label = mark
         if not 0 <= start < end <= length:
-            raise lines.fault(f"the span {start} to {end} ({label[:40]}) does not lie in the text of {length} characters")
+            raise lines.fault(
+                f"the span {start} to {end} ({label[:40]}) does not lie in the text of {length} characters"
+            )
         if start < last[1]:
             raise lines.fault(f"the spans {last[0]} to {last[1]} ({last[2][:40]}) and {start} to {end} ({label[:40]}) overlap; a "
                               "word has one tag")  # fmt: skip
@@ -110,7 +114,9 @@ def _mark(given: Any, lines: Lines) -> Mark:
     good = all(type(part) is int for part in parts[:2]) and isinstance(parts[-1], str) and parts[-1].strip()
     if not good:
         shown = json.dumps(given)[:80]
-        raise lines.fault(f'the span {shown}; expected [start, end, "label"] or {{"start": 0, "end": 1, "label": "..."}}')
+        raise lines.fault(
+            f'the span {shown}; expected [start, end, "label"] or {{"start": 0, "end": 1, "label": "..."}}'
+        )
     _check_encodes(lines, parts[2])
     return parts[0], parts[1], parts[2].strip()
 

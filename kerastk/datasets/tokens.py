@@ -45,7 +45,9 @@ _HYPHENED = (
     rf"(?i:{_PREFIXES})-(?:{_LETTER}+)(?=[^\w'\u2019-]|$)|"
     rf"{_LETTER}+-(?i:{_SUFFIXES})(?!{_WORD}|['\u2019-])"
 )
-_UNITS = "am|pm|AM|PM|a\\.m\\.|p\\.m\\.|k|K|km|kg|cm|mm|ft|lb|lbs|mph|GB|MB|KB|gb|mb|hrs?|mins?|secs?|yrs?|mg|ml|oz|bn|m|M"
+_UNITS = (
+    "am|pm|AM|PM|a\\.m\\.|p\\.m\\.|k|K|km|kg|cm|mm|ft|lb|lbs|mph|GB|MB|KB|gb|mb|hrs?|mins?|secs?|yrs?|mg|ml|oz|bn|m|M"
+)
 _EMOJI = (
     "(?:[\U0001f1e6-\U0001f1ff]{2}|"
     "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff\U0001f000-\U0001fbff]"
@@ -53,7 +55,9 @@ _EMOJI = (
     "(?:\u200d[\u2190-\u27bf\u2b00-\u2bff\U0001f000-\U0001fbff][\ufe0f\U0001f3fb-\U0001f3ff]*)*)"
 )
 _FILES = "doc|docx|xls|xlsx|ppt|pptx|pdf|txt|zip|gz|jpg|jpeg|gif|png|exe|html?|csv|wav|mp3|mpg|py"
-_TOP_LEVEL = "com|org|net|edu|gov|mil|info|biz|co\\.uk|ac\\.uk|org\\.uk|de|fr|es|it|eu|io|tv|me|ly|us|ca|ru|ch|at|nl|be|au"
+_TOP_LEVEL = (
+    "com|org|net|edu|gov|mil|info|biz|co\\.uk|ac\\.uk|org\\.uk|de|fr|es|it|eu|io|tv|me|ly|us|ca|ru|ch|at|nl|be|au"
+)
 _TOKEN = re.compile(
     "|".join((
         # Most words: letters with a space or a comma behind them, and nothing to be cut off.
@@ -96,7 +100,9 @@ _TOKEN = re.compile(
     ))
 )  # fmt: skip
 
-_ENDING = re.compile(r"(?<![.!?\u2026])[.!?\u2026]++[\"'\u2019\u201d\u00bb)\]]*+(?=\s+[^\sa-z]|\s*$)|[。！？]+[」』”）]*|\n[^\S\n]*\n\s*")
+_ENDING = re.compile(
+    r"(?<![.!?\u2026])[.!?\u2026]++[\"'\u2019\u201d\u00bb)\]]*+(?=\s+[^\sa-z]|\s*$)|[。！？]+[」』”）]*|\n[^\S\n]*\n\s*"
+)
 _NO_ENDING = re.compile(rf"(?:\b(?:{_ABBREVIATIONS})|(?<!\w)(?:\w\.)*[^\W\da-z_])\.$")
 
 
