@@ -14,9 +14,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Finetune": "kerastk.recipe",
+    "Tag": "kerastk.recipe",
     "Run": "kerastk.run",
     "Predictor": "kerastk.predictor",
     "Answer": "kerastk.predictor",
+    "Tagger": "kerastk.tagger",
+    "Span": "kerastk.tagger",
     "KerastkError": "kerastk.errors",
     "train": "kerastk.training.trainer",
     "resume": "kerastk.training.trainer",

@@ -9,8 +9,11 @@ from typing import Any
 from kerastk.datasets.table import csv_writer
 from kerastk.predictor import Prediction
 from kerastk.storage import atomic_path, atomic_writer, check_ending
+from kerastk.tagger import Span
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
+SPAN_ENDINGS = (".csv", ".jsonl")
+SPAN_COLUMNS = ("path", "line", "start", "end", "label", "probability", "text")
 _PARQUET_ROWS = 4096
 
 
@@ -26,6 +29,31 @@ def table(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
     """
     check_ending(path, ENDINGS)
     with {".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}[path.suffix](path, top) as put:
+        yield put
+
+
+@contextlib.contextmanager
+def span_table(path: Path) -> Iterator[Callable[[str, int, str, list[Span]], None]]:
+    """A function that takes (path, line, text, spans); the file appears, whole, when the block ends well.
+
+    CSV has a row for each span (SPAN_COLUMNS); JSON lines one for each text: path, line, text and its spans.
+
+    Raises:
+        RecipeError: the ending is none of .csv and .jsonl.
+    """
+    check_ending(path, SPAN_ENDINGS)
+    with atomic_writer(path) as file:
+        write = csv_writer(file, list(SPAN_COLUMNS)) if path.suffix == ".csv" else None
+
+        def put(source: str, line: int, text: str, spans: list[Span]) -> None:
+            if write is None:
+                rows = [span._asdict() for span in spans]
+                file.write(json.dumps({"path": source, "line": line, "text": text, "spans": rows}) + "\n")
+                return
+            for span in spans:
+                row = span._asdict() | {"probability": f"{span.probability:.6f}"}
+                write({"path": source, "line": line, **row})
+
         yield put
 
 

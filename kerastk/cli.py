@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import kerastk
 from kerastk import recipes
 from kerastk.errors import DataError, GateError, KerastkError, RecipeError
 from kerastk.options import RecipeCommand, given
-from kerastk.recipe import Finetune, Recipe, construct, dump, parse
+from kerastk.recipe import Finetune, Recipe, Tag, construct, dump, parse
 
 # The fields of a recipe that say how photos become vectors.
 EMBEDDING_OPTIONS = (
@@ -87,33 +88,73 @@ go_on = click.option(
     is_flag=True,
     help="Go on with the run of this command where it was interrupted; start it if there is none.",
 )
-gate = click.option(
-    "--assert-accuracy", type=click.FloatRange(0, 1), metavar="SHARE",
-    help="Exit with code 1 if the accuracy on the test split (else validation) is lower.",
-)  # fmt: skip
+from_recipe = click.option(
+    "--recipe", "file", metavar="NAME|FILE", help="Start from a recipe; options given here override it."
+)
+# What can be demanded of a run: the option, what it is in words, and the names that it may have among the figures.
+GATES = {
+    "assert_accuracy": ("the accuracy (of a tagger: of tags)", ("accuracy", "token_accuracy")),
+    "assert_f1": ("a tagger's F1 of spans", ("f1",)),
+}
+
+
+def gate(*names: str) -> Callable[[Callable], Callable]:
+    """Adds such options to a command."""
+
+    def add(command: Callable) -> Callable:
+        for name in reversed(names):
+            command = click.option(
+                "--" + name.replace("_", "-"), type=click.FloatRange(0, 1), metavar="SHARE",
+                help=f"Exit with code 1 if {GATES[name][0]} on the test split (else validation) is lower.",
+            )(command)  # fmt: skip
+        return command
+
+    return add
+
+
+GATES_OF = {Finetune: gate("assert_accuracy"), Tag: gate("assert_f1", "assert_accuracy")}
 
 
 @commands.command(cls=RecipeCommand, recipe=Finetune)
 @click.argument("data", required=False)
-@click.option("--recipe", "file", metavar="NAME|FILE", help="Start from a recipe; options given here override it.")
+@from_recipe
 @dry_run
 @go_on
-@gate
-def finetune(
-    data: str | None, file: str | None, dry_run: bool, resume: bool, assert_accuracy: float | None, **values: Any
-) -> None:
+@GATES_OF[Finetune]
+def finetune(data: str | None, file: str | None, dry_run: bool, resume: bool, **values: Any) -> None:
     """Fine-tune a pretrained network on DATA.
 
     DATA is a folder of class folders, one with train/, val/ and test/ (any of them), a .zip or .tar of either, a CSV or
     Parquet file with path,label[,split], or tfds:NAME.
     """
+    _learn(Finetune, data, file, dry_run, resume, values)
+
+
+@commands.command(cls=RecipeCommand, recipe=Tag)
+@click.argument("data", required=False)
+@from_recipe
+@dry_run
+@go_on
+@GATES_OF[Tag]
+def tag(data: str | None, file: str | None, dry_run: bool, resume: bool, **values: Any) -> None:
+    """Train a tagger of words on DATA: names, parts of speech, slots.
+
+    DATA is a file of tagged sentences: columns (CoNLL), CoNLL-U, or JSON lines with text and spans.
+    """
+    _learn(Tag, data, file, dry_run, resume, values)
+
+
+def _learn(
+    kind: type[Recipe], data: str | None, file: str | None, dry_run: bool, resume: bool, values: dict[str, Any]
+) -> None:
+    """Train by a task's options, on top of those of a recipe's file."""
     base: dict[str, Any] = {}
     if file is not None:
-        kind, base = parse(_recipe_file(file))
-        if kind is not Finetune:
-            raise RecipeError(f"{file} is a recipe for {kind.task}, not for finetune; use `kerastk train {file}`.")
-    overrides = given(Finetune, values) | ({"data": data} if data is not None else {})
-    _train(construct(Finetune, base | overrides), dry_run, resume, assert_accuracy)
+        theirs, base = parse(_recipe_file(file))
+        if theirs is not kind:
+            raise RecipeError(f"{file} is a recipe for {theirs.task}, not for {kind.task}; use `kerastk train {file}`.")
+    overrides = given(kind, values) | ({"data": data} if data is not None else {})
+    _train(construct(kind, base | overrides), dry_run, resume, values)
 
 
 @commands.command(
@@ -135,9 +176,9 @@ def train(context: click.Context, name: str | None, options: tuple[str, ...]) ->
     @click.command(name, cls=RecipeCommand, recipe=kind, context_settings=CONTEXT, help=f"Train {name} ({kind.task}).")
     @dry_run
     @go_on
-    @gate
-    def run(dry_run: bool, resume: bool, assert_accuracy: float | None, **values: Any) -> None:
-        _train(construct(kind, base | given(kind, values)), dry_run, resume, assert_accuracy)
+    @GATES_OF[kind]
+    def run(dry_run: bool, resume: bool, **values: Any) -> None:
+        _train(construct(kind, base | given(kind, values)), dry_run, resume, values)
 
     with run.make_context(f"{context.command_path} {name}", list(options), parent=context) as inner:
         run.invoke(inner)
@@ -152,10 +193,10 @@ def _recipe_file(name: str) -> Path:
     raise RecipeError(f"no recipe is called {name!r}; shipped: {', '.join(recipes.names())}. A file ends in .toml.")
 
 
-def _train(recipe: Recipe, dry: bool, resume: bool, assert_accuracy: float | None) -> None:
-    for name, given_too in (("--assert-accuracy", assert_accuracy is not None), ("--resume", resume)):
-        if dry and given_too:
-            raise RecipeError(f"{name} has no effect with --dry-run; leave it out.")
+def _train(recipe: Recipe, dry: bool, resume: bool, values: dict[str, Any]) -> None:
+    wanted = _wanted(values)
+    for name in [*wanted, *(["resume"] if resume else [])] if dry else ():
+        raise RecipeError(f"--{name.replace('_', '-')} has no effect with --dry-run; leave it out.")
     start_backend()
     if dry:
         from kerastk.screen import Screen
@@ -166,7 +207,7 @@ def _train(recipe: Recipe, dry: bool, resume: bool, assert_accuracy: float | Non
         click.echo(dump(settled.recipe))
         screen.plan(settled)
         return
-    _gate_run(kerastk.train(recipe, resume=resume), assert_accuracy)
+    _gate_run(kerastk.train(recipe, resume=resume), wanted)
 
 
 @commands.command()
@@ -178,10 +219,8 @@ def _train(recipe: Recipe, dry: bool, resume: bool, assert_accuracy: float | Non
     help="Go on though photos came or went; those that are known stay in their splits.",
 )
 @click.option("--allow-version-change", is_flag=True, help="Go on with other versions of Keras and what else computes.")
-@gate
-def resume(
-    run: str, data: str | None, allow_data_change: bool, allow_version_change: bool, assert_accuracy: float | None
-) -> None:
+@gate("assert_accuracy", "assert_f1")
+def resume(run: str, data: str | None, allow_data_change: bool, allow_version_change: bool, **values: Any) -> None:
     """Go on with RUN where it was interrupted.
 
     The model comes out as it would have without the interruption. A run that is complete says so.
@@ -194,39 +233,71 @@ def resume(
     found = kerastk.resume(
         run, data=data, allow_data_change=allow_data_change, allow_version_change=allow_version_change
     )
-    _gate_run(found, assert_accuracy)
+    _gate_run(found, _wanted(values))
 
 
-def _gate_run(run: Any, wanted: float | None) -> None:
-    if wanted is not None:
+def _wanted(values: dict[str, Any]) -> dict[str, float]:
+    """What is demanded, by the option's name."""
+    return {name: values[name] for name in GATES if values.get(name) is not None}
+
+
+def _gate_run(run: Any, wanted: dict[str, float]) -> None:
+    if wanted:
         metrics = run.metrics
-        _gate(metrics.get("test", metrics["validation"])["accuracy"], wanted)
+        _gate(metrics.get("test", metrics["validation"]), wanted)
 
 
-def _gate(accuracy: float, wanted: float) -> None:
-    # Also for a NaN, which compares as false either way.
-    if not accuracy >= wanted:
-        raise GateError(f"accuracy {accuracy:.4f} is below the demanded {wanted:g}.")
+def _gate(figures: dict[str, Any], wanted: dict[str, float]) -> None:
+    for option, value in wanted.items():
+        names = [name for name in GATES[option][1] if name in figures]
+        if not names:
+            raise GateError(f"--{option.replace('_', '-')}: the run has no such figure.")
+        # Also for a NaN, which compares as false either way.
+        if not figures[names[0]] >= value:
+            name = option.removeprefix("assert_").replace("f1", "F1")
+            raise GateError(f"{name} {figures[names[0]]:.4f} is below the demanded {value:g}.")
 
 
 @commands.command()
 @click.argument("run")
-@click.argument("inputs", nargs=-1, required=True, metavar="PHOTOS...")
-@click.option("--out", type=click.Path(path_type=Path), help="Write a .csv, .jsonl or .parquet file.")
-@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Answers a photo.")
-@click.option("--threads", type=click.IntRange(1, 256), help="Threads that read and decode.")
+@click.argument("inputs", nargs=-1, metavar="[PHOTOS|TEXTS]...")
+@click.option("--text", help="Tag this text.")
 @click.option(
-    "--calibrated/--uncalibrated", default=True, show_default=True,
-    help="Probabilities after temperature scaling, as the saved model gives them, or before: undone by the temperature "
-    "in metrics.json. The answers are the same.",
+    "--out", type=click.Path(path_type=Path), help="Write a .csv, .jsonl or (for photos) .parquet file."
 )  # fmt: skip
-def predict(
-    run: str, inputs: tuple[str, ...], out: Path | None, top: int, threads: int | None, calibrated: bool
-) -> None:
-    """Let the model of RUN answer for photos.
+@click.option("--top", type=click.IntRange(1), help="Answers a photo.  [default: 1]")
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads that read and decode photos.")
+@click.option(
+    "--calibrated/--uncalibrated", default=None,
+    help="Probabilities for photos after temperature scaling, as the saved model gives them, or before: undone by the "
+    "temperature in metrics.json. The answers are the same.  [default: calibrated]",
+)  # fmt: skip
+def predict(run: str, inputs: tuple[str, ...], text: str | None, out: Path | None, **options: Any) -> None:
+    """Let the model of RUN answer for photos, or tag texts.
 
-    PHOTOS are files, folders and archives. There is a row for each file; one that cannot be read has its error there.
+    PHOTOS are files, folders and archives; there is a row for each file, and one that cannot be read has its error
+    there. TEXTS are UTF-8 files, each line of which is a text, for the run of a tagger.
     """
+    from kerastk.run import Run
+
+    opened = Run.open(run)
+    if opened.labels.get("task") == "tag":
+        for name, value in options.items():
+            if value is not None:
+                shown = "uncalibrated" if value is False else name
+                raise RecipeError(f"--{shown} has no effect on a tagger; leave it out.")
+        _predict_tags(opened, inputs, text, out)
+        return
+    if text is not None:
+        raise RecipeError(f"--text is for a tagger, and {run} takes photos.")
+    if not inputs:
+        raise RecipeError("no photos given; name files, folders or archives.")
+    _predict_photos(opened, inputs, out, **options)
+
+
+def _predict_photos(
+    run: Any, inputs: tuple[str, ...], out: Path | None, top: int | None, threads: int | None, calibrated: bool | None
+) -> None:
     from kerastk.answers import ENDINGS, table
     from kerastk.screen import printable
     from kerastk.storage import check_ending
@@ -235,7 +306,8 @@ def predict(
         # Before the model is loaded, which takes seconds.
         check_ending(out, ENDINGS)
     start_backend()
-    predictor = kerastk.load(run, calibrated=calibrated)
+    top = top or 1
+    predictor = kerastk.load(run, calibrated=calibrated is not False)
     if top > len(predictor.classes):
         raise RecipeError(f"--top must be at most the number of classes, {len(predictor.classes)}; got {top}.")
     found = predictor.stream(inputs, top=top, threads=threads)
@@ -255,15 +327,46 @@ def predict(
     click.echo(f"{done} photos, {bad} unreadable -> {out}")
 
 
+def _predict_tags(run: Any, inputs: tuple[str, ...], text: str | None, out: Path | None) -> None:
+    from kerastk.answers import SPAN_ENDINGS, span_table
+    from kerastk.screen import printable
+    from kerastk.storage import check_ending
+    from kerastk.tagger import lines
+
+    if (text is None) == (not inputs):
+        raise RecipeError("give either --text or files whose lines are texts.")
+    if out is not None:
+        check_ending(out, SPAN_ENDINGS)
+    given = [("", 1, text)] if text is not None else lines(inputs)
+    start_backend()
+    found = kerastk.load(run).answers(given)
+    if out is None:
+        for path, line, _, spans in found:
+            for span in spans:
+                place = f"{path}:{line}\t" if path else ""
+                click.echo(
+                    f"{printable(place[:-1])}{place[-1:]}{span.start}\t{span.end}\t{printable(span.label)}\t"
+                    f"{span.probability:.3f}\t{printable(span.text)}"
+                )
+        return
+    texts = spans_found = 0
+    with span_table(out) as put:
+        for answer in found:
+            put(*answer)
+            texts += 1
+            spans_found += len(answer[3])
+    click.echo(f"{texts} texts, {spans_found} spans -> {out}")
+
+
 @commands.command()
 @click.argument("run")
 @click.argument("data")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures to a .json file.")
-@gate
-def evaluate(run: str, data: str, out: Path | None, assert_accuracy: float | None) -> None:
-    """Measure the model of RUN on labelled DATA.
+@gate("assert_accuracy", "assert_f1")
+def evaluate(run: str, data: str, out: Path | None, **values: Any) -> None:
+    """Measure the model of RUN on labelled DATA: photos, or a file of tagged sentences.
 
-    Photos that it was trained on, by content, are pointed out.
+    What it was trained on, by content, is pointed out.
     """
     import json
 
@@ -276,19 +379,19 @@ def evaluate(run: str, data: str, out: Path | None, assert_accuracy: float | Non
     figures = measure(kerastk.load(run), data)
     screen.figures("all", figures)
     if figures["trained_on"]:
+        what = "photos" if "photos" in figures else "sentences"
         screen.warn(
-            f"the model was trained on {figures['trained_on']} of these {figures['photos']} photos, or chosen by them "
+            f"the model was trained on {figures['trained_on']} of these {figures[what]} {what}, or chosen by them "
             "(by content); the figures flatter it."
         )
         if "unseen" in figures:
             screen.figures("unseen", figures["unseen"])
-    if figures["unreadable"]:
+    if figures.get("unreadable"):
         screen.warn(f"{figures['unreadable']} files could not be read and are left out.")
     screen.per_class(figures)
     if out is not None:
         write_atomic(out, json.dumps(figures, indent=1))
-    if assert_accuracy is not None:
-        _gate(figures["accuracy"], assert_accuracy)
+    _gate(figures, _wanted(values))
 
 
 @commands.command()
@@ -350,25 +453,42 @@ def list_runs(folder: Path, as_json: bool) -> None:
 @click.argument("data")
 @click.option("--out", type=click.Path(path_type=Path), help="Write every finding to a .json file.")
 @click.option("--strict", is_flag=True, help="Exit with code 1 at any finding.")
-def check(data: str, out: Path | None, strict: bool) -> None:
-    """Look for what is wrong with DATA.
+@click.option("--dev", help="Beside sentences in DATA: those by which a model is chosen.")
+@click.option("--test", help="Beside sentences in DATA: those to test on.")
+@click.option("--columns", help="As --columns of `tag`.")
+@click.option("--tag-column", help="As --tag-column of `tag`.")
+def check(data: str, out: Path | None, strict: bool, **options: Any) -> None:
+    """Look for what is wrong with DATA: photos, or a file of tagged sentences.
 
-    Damaged, empty and oversized files, copies and near-copies, the same photo under two labels or in two splits,
-    contradicting suffixes, tiny and lopsided classes.
+    Of photos: damaged, empty and oversized files, copies and near-copies, the same photo under two labels or in two
+    splits, contradicting suffixes, tiny and lopsided classes. Of sentences: tags that break their scheme, sentences of
+    the test set that are also in training, what is unseen and what is rare.
     """
     import dataclasses
     import json
 
-    from kerastk.datasets.check import check as look_at
-    from kerastk.datasets.source import open_source
+    from kerastk.datasets.sequences import is_sentences
     from kerastk.screen import Screen
     from kerastk.storage import write_atomic
 
-    screen = Screen()
-    source = open_source(data)
-    with screen.working(f"looking at {source.name}") as progress:
-        look = look_at(source, progress=progress)
-    screen.findings(look)
+    screen, of_sentences = Screen(), is_sentences(data)
+    for name, value in options.items():
+        if value is not None and not of_sentences:
+            raise RecipeError(f"--{name.replace('_', '-')} is for tagged sentences, and {data!r} holds photos.")
+    if of_sentences:
+        from kerastk.datasets.sequence_data import look_at as look_at_sentences
+
+        dev, test = options.pop("dev"), options.pop("test")
+        look = look_at_sentences({"train": data, "val": dev, "test": test}, **options)
+        screen.sentences(look)
+    else:
+        from kerastk.datasets.check import check as look_at
+        from kerastk.datasets.source import open_source
+
+        source = open_source(data)
+        with screen.working(f"looking at {source.name}") as progress:
+            look = look_at(source, progress=progress)
+        screen.photos(look)
     if out is not None:
         write_atomic(out, json.dumps([dataclasses.asdict(finding) for finding in look.findings], indent=1))
         click.echo(f"all findings -> {out}")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,6 +22,9 @@ from kerastk.evaluation.neighbours import Neighbours
 from kerastk.evaluation.reading import believed, temperature
 from kerastk.evaluation.scores import of_batch
 from kerastk.run import Run
+
+if TYPE_CHECKING:
+    from kerastk.tagger import Tagger
 
 
 class Answer(NamedTuple):
@@ -148,14 +151,23 @@ class Predictor:
             raise PhotoError(f"{path}: {error}", error.kind) from None
 
 
-def load(run: str | os.PathLike | Run, *, calibrated: bool = True) -> Predictor:
-    """The predictor of a run folder; with `calibrated` false its probabilities are those before temperature scaling.
+def load(run: str | os.PathLike | Run, *, calibrated: bool = True) -> "Predictor | Tagger":
+    """What answers with a run's model: a `Predictor` for photos, a `Tagger` for text.
+
+    With `calibrated` false the probabilities for photos are those before temperature scaling.
 
     Raises:
         RunError: there is no such run, its files do not belong together, or there is no calibration to undo.
         WeightsError: the model is missing or damaged.
     """
-    return Predictor(run if isinstance(run, Run) else Run.open(run), calibrated=calibrated)
+    opened = run if isinstance(run, Run) else Run.open(run)
+    if opened.labels.get("task") != "tag":
+        return Predictor(opened, calibrated=calibrated)
+    if not calibrated:
+        raise RunError(f"{opened.path} is a tagger, which is not calibrated: there is nothing to undo.")
+    from kerastk.tagger import Tagger
+
+    return Tagger(opened)
 
 
 def _temperature(run: Run, head: str) -> float:

@@ -100,8 +100,10 @@ class Run:
     checkpoint = property(lambda self: self.path / "checkpoint")
     model_keras = property(lambda self: self.path / "model.keras")
     neighbours_npz = property(lambda self: self.path / "neighbours.npz")
+    vocabulary_json = property(lambda self: self.path / "vocabulary.json")
     labels_json = property(lambda self: self.path / "labels.json")
     metrics_json = property(lambda self: self.path / "metrics.json")
+    predictions_conll = property(lambda self: self.path / "predictions.conll")
     predictions_csv = property(lambda self: self.path / "predictions.csv")
     mistakes_json = property(lambda self: self.path / "mistakes.json")
     report_html = property(lambda self: self.path / "report.html")
@@ -175,6 +177,16 @@ class Run:
         return self._json(self.labels_json)
 
     @property
+    def assigned(self) -> dict[str, str]:
+        """The split of each item of data.json, by SHA-256."""
+        return {item["sha256"]: item["split"] for item in self.data["files"]}
+
+    @property
+    def vocabulary(self) -> dict[str, Any]:
+        """The content of vocabulary.json, of a tagger."""
+        return self._json(self.vocabulary_json)
+
+    @property
     def data(self) -> dict[str, Any]:
         """The content of data.json."""
         return self._json(self.data_json)
@@ -234,6 +246,14 @@ class Run:
     def write_labels(self, classes: list[str], contract: dict[str, Any]) -> None:
         """labels.json"""
         write_atomic(self.labels_json, json.dumps({"format": FORMAT, "classes": classes, **contract}, indent=1))
+
+    def write_vocabulary(self, content: dict[str, Any]) -> None:
+        """vocabulary.json, of a tagger."""
+        write_atomic(self.vocabulary_json, json.dumps(content))
+
+    def write_tags(self, columns: str) -> None:
+        """predictions.conll, of a tagger."""
+        write_atomic(self.predictions_conll, columns)
 
     def write_log(self, rows: list[dict]) -> None:
         """log.csv, whole, after each epoch."""

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from kerastk.datasets.check import KINDS, Look
+from kerastk.datasets.check import Look
+from kerastk.datasets.sequence_check import SentenceLook
 
 if TYPE_CHECKING:
     import keras
@@ -62,14 +63,15 @@ class Screen:
         names = [name for name in manifest.splits if manifest.splits[name]]
         counts = {name: manifest.counts(name) for name in names}
         table = Table(box=None, pad_edge=False)
-        table.add_column("class")
+        table.add_column(plan.data.label)
         for name in names:
             table.add_column(name, justify="right")
-        shown = manifest.classes if len(manifest.classes) <= 30 else manifest.classes[:27]
+        labels = plan.data.labels
+        shown = labels if len(labels) <= 30 else labels[:27]
         for label in shown:
             table.add_row(_shown(label), *(str(counts[name][label]) for name in names))
-        if len(shown) < len(manifest.classes):
-            table.add_row(f"... {len(manifest.classes) - len(shown)} more", *("" for _ in names))
+        if len(shown) < len(labels):
+            table.add_row(f"... {len(labels) - len(shown)} more", *("" for _ in names))
         table.add_row("all", *(str(sum(counts[name].values())) for name in names), style="bold")
         self.console.print(table)
         for note in (*manifest.notes, *plan.notes):
@@ -128,14 +130,48 @@ class Screen:
             expected = f"; an epoch should take about {duration(with_cache)}, without it {duration(without)}"
         self.console.print(f"cache    {how}{expected}")
 
-    def _findings_line(self, look: Look, set_aside: int) -> None:
+    def _findings_line(self, look: Look | SentenceLook, set_aside: int) -> None:
         if look.findings:
             counts = Counter(finding.kind for finding in look.findings)
-            parts = [f"{counts[kind]} {KINDS[kind][0]}" for kind in KINDS if counts[kind]]
-            self.console.print(f"data     {'; '.join(parts)}; {set_aside} files set aside (data.json lists all)")
+            parts = [f"{counts[kind]} {look.kinds[kind][0]}" for kind in look.kinds if counts[kind]]
+            aside = f"{set_aside} files set aside (data.json lists all)" if set_aside else "data.json lists all"
+            self.console.print(f"data     {'; '.join(parts)}; {aside}")
 
-    def findings(self, look: Look) -> None:
-        """The table of `kerastk check`."""
+    def photos(self, look: Look) -> None:
+        """What `kerastk check` says of photos."""
+        counts = Counter(photo.label for photo in look.photos)
+        sizes = sorted(counts[name] for name in look.source.classes)
+        self.console.print(
+            f"{len(look.photos)} readable photos in {len(sizes)} classes of {sizes[0]} to {sizes[-1]}; "
+            f"{len(look.bad)} unreadable"
+        )
+        self._findings(look)
+
+    def sentences(self, look: SentenceLook) -> None:
+        """What `kerastk check` says of tagged sentences."""
+        for name, file in look.files.items():
+            facts = look.facts[name]
+            self.console.print(
+                f"{_shown(file.path)}: {_count(facts.sentences, 'sentence')}, {_count(facts.tokens, 'word')}, "
+                f"{_shown(file.described)}, {file.scheme}"
+            )
+        table = Table(box=None, pad_edge=False)
+        table.add_column("label")
+        for name in look.facts:
+            table.add_column(name, justify="right")
+        for label in sorted({label for facts in look.facts.values() for label in facts.labels}):
+            table.add_row(_shown(label), *(str(facts.labels.get(label, 0)) for facts in look.facts.values()))
+        for head, field in (("unseen words", "unseen_words"), ("unseen spans", "unseen_spans")):
+            shares = [getattr(facts, field) for facts in look.facts.values()]
+            if any(share is not None for share in shares):
+                table.add_row(head, *("" if share is None else f"{100 * share:.1f} %" for share in shares))
+        self.console.print(table)
+        self._findings(look)
+
+    def _findings(self, look: Look | SentenceLook) -> None:
+        if not look.findings:
+            self.console.print("no findings")
+            return
         table = Table(box=None, pad_edge=False)
         for column in ("finding", "files", "for example"):
             table.add_column(column, overflow="fold")
@@ -145,17 +181,8 @@ class Screen:
         for kind, found in by_kind.items():
             first = found[0]
             example = " = ".join(first.paths[:2]) + (f" ({first.text})" if first.text else "")
-            table.add_row(KINDS[kind][0], str(len(found)), _shown(example))
-        counts = Counter(photo.label for photo in look.photos)
-        sizes = sorted(counts[name] for name in look.source.classes)
-        self.console.print(
-            f"{len(look.photos)} readable photos in {len(sizes)} classes of {sizes[0]} to {sizes[-1]}; "
-            f"{len(look.bad)} unreadable"
-        )
-        if look.findings:
-            self.console.print(table)
-        else:
-            self.console.print("no findings")
+            table.add_row(look.kinds[kind][0], str(len(found)), _shown(example))
+        self.console.print(table)
 
     def started(self, run: "Run", state: dict[str, Any] | None) -> None:
         """The run folder is there; `state` is that of the checkpoint that the run goes on from."""
@@ -231,27 +258,23 @@ class Screen:
         self.figures("test" if "test" in metrics else "validation", metrics.get("test", metrics["validation"]))
         if run.report_html.exists():
             self.console.print(f"report   {_shown(str(run.report_html))}")
-        self.console.print(f"use      kerastk predict {_shown(str(run.path))} PHOTOS --out answers.csv")
+        what = "PHOTOS --out answers.csv" if "photos" in metrics["validation"] else "--text '...'"
+        self.console.print(f"use      kerastk predict {_shown(str(run.path))} {what}")
 
     def figures(self, name: str, figures: dict[str, Any]) -> None:
         """One split's figures in a line."""
-        low, high = figures["accuracy_95"]
-        top5 = f", top-5 {100 * figures['top5_accuracy']:.1f} %" if "top5_accuracy" in figures else ""
-        self.console.print(
-            f"{name:8s} accuracy {100 * figures['accuracy']:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f}, "
-            f"{figures['photos']} photos){top5}, macro F1 {figures['macro_f1']:.3f}, "
-            f"calibration error {figures['expected_calibration_error']:.3f}",
-            style="bold",
-        )
+        said = _of_photos(figures) if "photos" in figures else _of_sentences(figures)
+        self.console.print(f"{name:8s} {said}", style="bold")
 
     def per_class(self, figures: dict[str, Any]) -> None:
         """Precision, recall and F1 of each class."""
-        table = Table(box=None, pad_edge=False)
-        for column in ("class", "precision", "recall", "F1", "photos"):
-            table.add_column(column, justify="left" if column == "class" else "right")
-        for name, row in figures["classes"].items():
+        kind, what = next((kind, what) for kind, what in _ROWS.items() if kind in figures)
+        rows, table = figures[kind], Table(box=None, pad_edge=False)
+        for column in (kind, "precision", "recall", "F1", what):
+            table.add_column(column, justify="left" if column == kind else "right")
+        for name, row in rows.items():
             cells = (f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
-            table.add_row(_shown(name), *cells, str(row["photos"]))
+            table.add_row(_shown(name), *cells, str(row[what]))
         self.console.print(table)
 
     def runs(self, found: "list[Listed]") -> None:
@@ -293,6 +316,32 @@ class Screen:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+# Where figures hold a row for each class, and what is counted there.
+_ROWS = {"classes": "photos", "types": "spans", "labels": "tokens"}
+
+
+def _of_photos(figures: dict[str, Any]) -> str:
+    low, high = figures["accuracy_95"]
+    top5 = f", top-5 {100 * figures['top5_accuracy']:.1f} %" if "top5_accuracy" in figures else ""
+    return (
+        f"accuracy {100 * figures['accuracy']:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f}, "
+        f"{figures['photos']} photos){top5}, macro F1 {figures['macro_f1']:.3f}, "
+        f"calibration error {figures['expected_calibration_error']:.3f}"
+    )
+
+
+def _of_sentences(figures: dict[str, Any]) -> str:
+    of = f"{_count(figures['sentences'], 'sentence')}, {_count(figures['tokens'], 'word')}"
+    if "f1" not in figures:
+        low, high = figures["token_accuracy_95"]
+        return f"accuracy {100 * figures['token_accuracy']:.2f} % (95 %: {100 * low:.2f} to {100 * high:.2f}; {of})"
+    low, high = figures["f1_95"]
+    return (
+        f"F1 {100 * figures['f1']:.2f} % (95 %: {100 * low:.2f} to {100 * high:.2f}; {of}), precision "
+        f"{100 * figures['precision']:.2f} %, recall {100 * figures['recall']:.2f} %"
+    )
 
 
 def _bar(console: Console) -> Progress:

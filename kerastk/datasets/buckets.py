@@ -101,6 +101,10 @@ class SentenceRows(Rows):
     or four times, and so on.
     """
 
+    noun = "words"
+    # Nothing is decoded.
+    decoding = 0.0
+
     def __init__(
         self,
         sentences: Sequence[Sentence],
@@ -154,6 +158,19 @@ class SentenceRows(Rows):
     def steps(self) -> int:
         """Batches an epoch, the same in each."""
         return len(self._plan(0))
+
+    @property
+    def shown(self) -> list[Batch]:
+        """Two batches of different lengths, where there are several."""
+        plan = self._plan(0)
+        sizes = [length for _, length in plan]
+        places = [int(np.argmin(sizes)), int(np.argmax(sizes))]
+        return [self.batch(0, place) for place in places] if len(self.shapes) > 1 else []
+
+    @property
+    def per_step(self) -> float:
+        """Words a batch, on average; what fills up an epoch's last batch does not count."""
+        return float(self.sizes.sum()) / self.steps
 
     @property
     def padding(self) -> float:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -77,6 +78,8 @@ class Look:
     source: Source
     photos: list[Photo]
     findings: list[Finding]
+    # What the kinds of findings mean.
+    kinds: ClassVar[dict[str, tuple[str, bool]]] = KINDS
 
     @property
     def bad(self) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,10 +28,15 @@ class PhotoData:
     val: Split
     test: Split | None
 
+    # What `manifest.counts` counts, one of `labels`.
+    label: ClassVar[str] = "class"
+
     @property
     def classes(self) -> list[str]:
         """Class names in output order."""
         return self.manifest.classes
+
+    labels = classes
 
 
 def open_photos(

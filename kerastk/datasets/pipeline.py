@@ -105,6 +105,11 @@ class Rows:
         """
         raise NotImplementedError
 
+    @property
+    def shown(self) -> list[Any]:
+        """Two batches of the smallest and the largest shape, where they differ in shape; else none."""
+        return []
+
     def __len__(self) -> int:
         return self.steps
 
@@ -284,6 +289,38 @@ class _MixedIterator(grain.DatasetIterator):
     def set_state(self, state: dict) -> None:
         self._parent.set_state(state["parent"])
         self._step = state["step"]
+
+
+class Shown(grain.IterDataset):
+    """Batches of several shapes for one `fit`, which first looks at two to learn what shapes there are: these are `shown`.
+
+    Iterated once more, it is what it was made of.
+    """
+
+    def __init__(self, parent: grain.IterDataset, shown: Sequence[Any]):
+        super().__init__(parent)
+        self._shown: Sequence[Any] | None = shown
+
+    def __iter__(self) -> grain.DatasetIterator:
+        shown, self._shown = self._shown, None
+        return iter(self._parent) if shown is None else _ShownIterator(shown)
+
+
+class _ShownIterator(grain.DatasetIterator):
+    def __init__(self, shown: Sequence[Any]):
+        super().__init__()
+        self._left = list(shown)
+
+    def __next__(self) -> Any:
+        if not self._left:
+            raise StopIteration
+        return self._left.pop(0)
+
+    def get_state(self) -> dict:
+        return {"left": len(self._left)}
+
+    def set_state(self, state: dict) -> None:
+        del self._left[: len(self._left) - state["left"]]
 
 
 class Timed(grain.IterDataset):

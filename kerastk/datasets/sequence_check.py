@@ -6,6 +6,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from kerastk.datasets.files import Finding
 from kerastk.datasets.schemes import PLAIN, faults, in_order, spans, type_of
@@ -60,6 +61,8 @@ class SentenceLook:
     scheme: str
     facts: dict[str, Facts]
     findings: list[Finding]
+    # What the kinds of findings mean.
+    kinds: ClassVar[dict[str, tuple[str, bool]]] = KINDS
 
     @property
     def tags(self) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from kerastk.datasets.buckets import SentenceRows, bucket_lengths, cut_long
 from kerastk.datasets.files import Finding
-from kerastk.datasets.schemes import PLAIN, SCHEMES, convert, in_order
+from kerastk.datasets.schemes import PLAIN, SCHEMES, convert, in_order, spans
 from kerastk.datasets.sentence import Sentence
 from kerastk.datasets.sequence_check import KINDS, SentenceLook, check_sentences, scheme_beside
 from kerastk.datasets.sequences import Sentences, open_sentences
@@ -47,8 +47,10 @@ class SentenceManifest:
         return hashlib.sha256(json.dumps([self.classes, rows]).encode()).hexdigest()
 
     def counts(self, name: str) -> Counter:
-        """Words per tag in one split."""
-        return Counter(tag for each in self.splits[name] for tag in each.tags)
+        """Spans per type in one split; words per tag, where tags are plain."""
+        if self.scheme == PLAIN:
+            return Counter(tag for each in self.splits[name] for tag in each.tags)
+        return Counter(span.label for each in self.splits[name] for span in spans(each.tags, self.scheme))
 
     def changes(self, recorded: dict) -> list[str]:
         """What differs from the data.json of a run, in words: tags and sentences that came or went."""
@@ -108,6 +110,16 @@ class SentenceData:
     def classes(self) -> list[str]:
         """Tags in output order."""
         return self.manifest.classes
+
+    @property
+    def label(self) -> str:
+        """What `manifest.counts` counts, one of `labels`."""
+        return "tag" if self.manifest.scheme == PLAIN else "span"
+
+    @property
+    def labels(self) -> list[str]:
+        """The types of spans of all splits, or the tags where they are plain."""
+        return sorted({label for name in SPLITS for label in self.manifest.counts(name)})
 
 
 def open_tagged(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kerastk.datasets.columns import CONLLU_LINE, conllu_columns, guess, named, read_columns, read_conllu
+from kerastk.datasets.archive import ARCHIVE
 from kerastk.datasets.files import Finding
 from kerastk.datasets.schemes import recognise
 from kerastk.datasets.sentence import Lines, Sentence
@@ -48,6 +49,12 @@ class Sentences:
         names = {"conll": "columns", "conllu": "CoNLL-U", "jsonl": "JSON lines"}
         columns = f" {','.join(self.columns)}" if self.columns else ""
         return f"{names[self.kind]}{columns}{' (guessed)' if self.guessed else ''}"
+
+
+def is_sentences(path: str | os.PathLike) -> bool:
+    """Whether a path would be read as tagged sentences, not as photos: a file that is neither archive nor table."""
+    name = os.fspath(path).lower()
+    return os.path.isfile(path) and not ARCHIVE.search(name) and not name.endswith((".csv", ".parquet"))
 
 
 def open_sentences(path: str | os.PathLike, *, columns: str | None = None, tag_column: str | None = None) -> Sentences:

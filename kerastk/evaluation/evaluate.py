@@ -7,13 +7,63 @@ import numpy as np
 
 from kerastk.datasets.check import check
 from kerastk.datasets.pipeline import Split
+from kerastk.datasets.schemes import PLAIN, convert
+from kerastk.datasets.sequences import open_sentences
 from kerastk.datasets.source import open_source
 from kerastk.errors import DataError, RunError
 from kerastk.evaluation.metrics import classification
+from kerastk.evaluation.spans import tagging
 from kerastk.predictor import Predictor
+from kerastk.run import Run
+from kerastk.tagger import Tagger
 
 
-def evaluate(predictor: Predictor, data: Any) -> dict[str, Any]:
+def evaluate(predictor: Predictor | Tagger, data: Any) -> dict[str, Any]:
+    """The figures of a predictor on all of `data`: see `evaluate_photos` and `evaluate_sentences`."""
+    return (evaluate_sentences if isinstance(predictor, Tagger) else evaluate_photos)(predictor, data)
+
+
+def evaluate_sentences(tagger: Tagger, path: str | os.PathLike) -> dict[str, Any]:
+    """The figures of a file of tagged sentences, read as the run's recipe says.
+
+    Beside those of `spans.tagging` there are `trained_on` (sentences whose words stand in the run's training or
+    validation split) and, where some but not all were trained on, the figures of the rest as `unseen`.
+
+    Raises:
+        DataError: the file cannot be read, or its tags are of another sort than the tagger's.
+    """
+    recipe = tagger.run.recipe
+    columns = None if os.fspath(path).removesuffix(".gz").endswith((".jsonl", ".conllu")) else recipe.columns
+    found = open_sentences(path, columns=columns, tag_column=recipe.tag_column)
+    if found.scheme is None:
+        raise DataError(
+            f"{path} has no tags to compare with; name its columns in the recipe, or use `kerastk predict`."
+        )
+    if (found.scheme == PLAIN) != (tagger.scheme == PLAIN):
+        raise DataError(f"the tags of {path} are {found.scheme}, those of the tagger {tagger.source_scheme}.")
+    words = [each.tokens for each in found.sentences]
+    truth = [convert(each.tags, found.scheme, tagger.source_scheme) for each in found.sentences]
+    guess = list(tagger.tags(words))
+    known = _seen(tagger.run)
+    seen = np.array([each.sha256 in known for each in found.sentences])
+    figures = tagging(truth, guess, tagger.source_scheme) | {"trained_on": int(seen.sum())}
+    if 0 < seen.sum() < len(seen):
+        rest = np.flatnonzero(~seen)
+        figures["unseen"] = tagging(
+            [truth[place] for place in rest], [guess[place] for place in rest], tagger.source_scheme
+        )
+    return figures
+
+
+def _seen(run: Run) -> set[str]:
+    """The hashes of what a run was trained on, or chosen by."""
+    try:
+        return {digest for digest, split in run.assigned.items() if split != "test"}
+    except (KeyError, TypeError):
+        raise RunError(f"{run.data_json} is damaged.") from None
+
+
+def evaluate_photos(predictor: Predictor, data: Any) -> dict[str, Any]:
     """The figures of all readable photos of `data`.
 
     Beside those of `classification` there are `trained_on` (photos that stand in the run's training or validation
@@ -37,11 +87,8 @@ def evaluate(predictor: Predictor, data: Any) -> dict[str, Any]:
         batch_size=predictor.batch_size, threads=min(16, os.cpu_count() or 1),
     )  # fmt: skip
     scores = np.concatenate([predictor.scores(images) for images, _ in split])
-    try:
-        seen_hashes = {file["sha256"] for file in predictor.run.data["files"] if file["split"] != "test"}
-    except (KeyError, TypeError):
-        raise RunError(f"{predictor.run.data_json} is damaged.") from None
-    seen = np.array([photo.sha256 in seen_hashes for photo in look.photos])
+    known = _seen(predictor.run)
+    seen = np.array([photo.sha256 in known for photo in look.photos])
     figures = classification(split.truth, scores, predictor.classes)
     figures |= {"trained_on": int(seen.sum()), "unreadable": len(look.bad)}
     if 0 < seen.sum() < len(seen):

@@ -118,12 +118,12 @@ def stem(recipe: Finetune, source: Source) -> str:
 
 
 def gather(
-    recipe: Finetune, source: Source, *, look: Callable, assigned: Mapping[str, str], dry: bool
+    recipe: Finetune, source: Source, *, look: Callable, known: Run | None, dry: bool
 ) -> tuple[PhotoData, keras.Model]:
     """The splits and the network. Weights that cannot be had should not cost a user a look at all photos first."""
     model = build(recipe, source.classes, random=dry)
     with look(f"looking at {source.name}") as progress:
-        return open_data(recipe, source, progress, assigned), model
+        return open_data(recipe, source, progress, None if known is None else known.assigned), model
 
 
 def build(recipe: Finetune, classes: list[str], *, random: bool = False) -> keras.Model:
@@ -310,7 +310,7 @@ def identity(recipe: Finetune) -> dict[str, Any]:
     }
 
 
-def validation(recipe: Finetune) -> ClassValidation:
+def validation(recipe: Finetune, model: keras.Model, data: PhotoData) -> ClassValidation:
     """What judges the model after each epoch."""
     return ClassValidation(balanced=recipe.balance != "none")
 
@@ -344,7 +344,7 @@ def measure(truth: np.ndarray, scores: np.ndarray, classes: list[str]) -> dict[s
     return classification(truth, scores, classes)
 
 
-def contract(recipe: Finetune) -> dict[str, Any]:
+def contract(recipe: Finetune, data: PhotoData) -> dict[str, Any]:
     """What a predictor must know to feed the model and to read its answers; goes into labels.json."""
     return {
         "task": recipe.task,
@@ -356,6 +356,10 @@ def contract(recipe: Finetune) -> dict[str, Any]:
         "colour": "RGB",
         "dtype": "uint8",
     }
+
+
+def keep(run: Run, data: PhotoData) -> None:
+    """Write what only this task's runs have: nothing."""
 
 
 def labels_of(run: Run) -> dict[str, Any]:

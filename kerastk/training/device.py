@@ -114,7 +114,7 @@ def set_precision(model: keras.Model, precision: str) -> None:
     for layer in model.layers:
         if layer.name in _FLOAT32_NAMES or isinstance(layer, _FLOAT32_KINDS):
             continue
-        # A policy does not reach the layers inside by itself: ConvNeXt's stem, both ways of a recurrent layer, its cell.
+        # A policy does not reach what is inside by itself: ConvNeXt's stem, both ways of a recurrent layer, its cell.
         for each in layer._flatten_layers():
             if each.name not in _FLOAT32_NAMES and not isinstance(each, _FLOAT32_KINDS):
                 each.dtype_policy = POLICIES[precision]

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerastk.datasets.pipeline import Mix, Mixed, Rows, blended, paired
+from kerastk.datasets.pipeline import Mix, Mixed, Rows, Shown, blended, paired
 from kerastk.errors import Diverged, KerastkError, RunError, Stopped
 from kerastk.evaluation.metrics import equal_classes, log_loss
 from kerastk.evaluation.neighbours import Neighbours
@@ -285,6 +285,8 @@ class Fitting:
                 batches = train.batches(first, until, skip)
                 if mix is not None:
                     batches = Mixed(batches, mix, train.seed, first * train.steps + skip)
+                if train.shown:
+                    batches = Shown(batches, train.shown)
                 fitted.fit(
                     batches,
                     initial_epoch=first,

@@ -86,7 +86,9 @@ def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False,
                 yield progress
             looking += time.perf_counter() - begin
 
-        opened, model = task.gather(recipe, source, look=look, assigned=_assigned(run), dry=dry)
+        opened, model = task.gather(
+            recipe, source, look=look, known=run if run is not None and run.begun else None, dry=dry
+        )
         stem = None if recipe.name else task.stem(recipe, source)
         name = recipe.name or next_name(Path(recipe.runs), stem)
         resolved = task.resolve(recipe, model, opened, precision=precision, device=device, name=name)
@@ -104,10 +106,3 @@ def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False,
         resolved, opened, model, phases, choices, device, reason, trainable, notes, task.described(resolved),
         task.epoch_columns(resolved), stem, looking, begun,
     )  # fmt: skip
-
-
-def _assigned(run: Run | None) -> dict[str, str]:
-    """The split of each item that a run knows, by SHA-256."""
-    if run is None or not run.begun:
-        return {}
-    return {item["sha256"]: item["split"] for item in run.data["files"]}

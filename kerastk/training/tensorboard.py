@@ -227,7 +227,7 @@ class Events(keras.callbacks.Callback):
     def row(self, row: dict) -> None:
         """An epoch's row, as `EpochRows` makes it."""
         shared = [key[4:] for key in row if key.startswith("val_")]
-        own = {key: row[key] for key in ("photos_per_second", "wait_share")}
+        own = {key: row[key] for key in row if key.endswith("_per_second") or key == "wait_share"}
         self.writer.scalars({key: row[key] for key in shared if key in row} | own, self.step)
         self.writer.scalars({key: row["val_" + key] for key in shared}, self.step, "validation")
 

@@ -164,7 +164,8 @@ def _begin(
         resolved = dataclasses.replace(settled.recipe, name=run.path.name)
         run.write_recipe(resolved)
         run.write_data(settled.data.manifest.to_json())
-        run.write_labels(settled.data.classes, task.contract(resolved))
+        run.write_labels(settled.data.classes, task.contract(resolved, settled.data))
+        task.keep(run, settled.data)
         run.write_environment({**_environment(settled), "given": resuming.given(recipe)})
         with _mendable(run):
             return _execute(dataclasses.replace(settled, recipe=resolved), run, callbacks, screen, found=found)
@@ -245,7 +246,7 @@ def _execute(
     writer = Writer(run.events)
     events = Events(writer, data.train.steps, histograms=recipe.histograms)
     task = tasks.of(recipe)
-    validation = task.validation(recipe)
+    validation = task.validation(recipe, model, data)
     best = Best(
         model, validation, recipe.patience, min_delta=recipe.min_delta or 0.0,
         start_from_epoch=recipe.start_from_epoch or 0,
