@@ -50,8 +50,8 @@ def _is_comment(line: str, separator: str | None, width: int | None) -> bool:
 
 
 def guess(lines: Lines, sample: list[str], separator: str | None, tag_column: str | None) -> tuple[str, ...]:
-    """The columns by their content: words first, tags last; but a column in front that numbers the words is none of them,
-    and tags that have a scheme are found wherever they are."""
+    """The columns by their content: words first, tags last; but a column in front that numbers the words is none of
+    them, and tags that have a scheme are found wherever they are."""
     if tag_column is not None:
         raise DataError(f"tag column {tag_column!r} needs names for the columns: --columns word,...,{tag_column}.")
     rows: list[list[str]] = []
@@ -88,6 +88,10 @@ def _is_schemed(cells: Iterable[str]) -> bool:
 def read_columns(
     lines: Lines, names: tuple[str, ...], separator: str | None, findings: list[Finding]
 ) -> Iterator[Sentence]:
+    """The sentences of a file of columns, whose `names` are `word`, maybe another one (the tag), and `-`.
+
+    Columns lie between tabs, or (`separator` None) between spaces. Those that are not used are told in `findings`.
+    """
     width, file = len(names), str(lines.path)
     word = names.index("word")
     tag = next((place for place, name in enumerate(names) if name not in ("word", "-")), None)
@@ -138,12 +142,15 @@ def read_columns(
 
 
 def conllu_columns(tag_column: str) -> tuple[str, ...]:
+    """The ten columns of CoNLL-U, with all left out that are neither words nor tags."""
     if tag_column not in CONLLU[2:]:
         raise DataError(f"CoNLL-U has no tag column {tag_column!r}; it has {', '.join(CONLLU[2:])}.")
     return tuple({"form": "word", tag_column: tag_column}.get(name, "-") for name in CONLLU)
 
 
 def read_conllu(lines: Lines, tag_column: str) -> Iterator[Sentence]:
+    """The sentences of a CoNLL-U file: its words, without empty nodes, and their places in its `# text`, or in the text
+    that follows from SpaceAfter=No."""
     column = CONLLU.index(tag_column)
     parts = _Words(lines)
     for line in lines:

@@ -1,7 +1,9 @@
-"""How tags spell spans: IOB1, IOB2, IOBES and its other spellings BILOU and BMES; or plain labels, such as parts of speech.
+"""How tags spell spans: IOB1, IOB2, IOBES and its other spellings BILOU and BMES; or plain labels, such as parts of
+speech.
 
-A tag is `O` outside of all spans, or a prefix with a type, `B-person`; the type may be missing. IOB1 and IOB2: Ramshaw and
-Marcus 1995, arXiv:cmp-lg/9505040; Tjong Kim Sang and Veenstra 1999, arXiv:cs/9907006. The others: Ratinov and Roth 2009.
+A tag is `O` outside of all spans, or a prefix with a type, `B-person`; the type may be missing. IOB1 and IOB2:
+Ramshaw and Marcus 1995, arXiv:cmp-lg/9505040; Tjong Kim Sang and Veenstra 1999, arXiv:cs/9907006. The others: Ratinov
+and Roth 2009.
 """
 
 from collections import Counter
@@ -143,9 +145,9 @@ def faults(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:
 def spans(tags: Sequence[str], scheme: str, *, strict: bool = False) -> list[Span]:
     """The spans of a sentence, in order; they never overlap.
 
-    By default as the script conlleval of CoNLL-2000 reads them, which makes the best of tags that break the scheme: a tag of
-    another type begins a new span, and so does an inner tag after `O`. With `strict` only spans that are spelt as the
-    scheme demands are there (in IOB1 every spelling of inner tags is one).
+    By default as the script conlleval of CoNLL-2000 reads them, which makes the best of tags that break the scheme: a
+    tag of another type begins a new span, and so does an inner tag after `O`. With `strict` only spans that are spelt
+    as the scheme demands are there (in IOB1 every spelling of inner tags is one).
     """
     if scheme == PLAIN:
         raise DataError("plain labels have no spans; a scheme of O, B- and I- has.")
