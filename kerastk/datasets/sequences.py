@@ -85,7 +85,7 @@ def open_sentences(path: str | os.PathLike, *, columns: str | None = None, tag_c
         else:
             separator = "\t" if any("\t" in line.strip() for line in sample) else None
             names = guess(lines, sample, separator, tag_column) if columns is None else named(columns, tag_column)
-            found = read_columns(lines, names, separator, findings)
+            found = read_columns(lines, names, separator, sample, findings)
         sentences = list(_bounded(lines, found))
     if not sentences:
         raise DataError(f"{str(path)!r} holds no sentences, only comments and empty lines.")
