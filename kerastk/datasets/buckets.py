@@ -249,7 +249,7 @@ class SentenceRows(Rows):
         for number, (length, rows) in enumerate(zip(self.lengths, self.rows, strict=True)):
             inside = np.flatnonzero(self._bucket == number)
             if self.fixed:
-                inside = np.concatenate([inside, inside[:1].repeat(-len(inside) % rows)])
+                inside = np.concatenate([inside, inside[-1:].repeat(-len(inside) % rows)])
             found += [(inside[start : start + rows], length) for start in range(0, len(inside), rows)]
         return found
 

@@ -6,6 +6,7 @@ Ramshaw and Marcus 1995, arXiv:cmp-lg/9505040; Tjong Kim Sang and Veenstra 1999,
 and Roth 2009.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -53,33 +54,27 @@ def type_of(tag: str, scheme: str) -> str | None:
 
 
 def recognise(sentences: Iterable[Sequence[str]]) -> str:
-    """The scheme that fits the tags of most tokens; `plain` where most of those that are not O have no prefix.
-
-    Tags of B- and I- are IOB1 where more spans begin as IOB1 would have it, else IOB2.
-    """
-    prefixes: Counter[str] = Counter()
-    labels = against_iob1 = against_iob2 = 0
-    cache: dict[str, tuple[str, str] | None] = {}
+    """The scheme that the tags break least often; `plain` where most of those that are not O have no prefix."""
+    pairs: Counter[tuple[str, str]] = Counter()
     for tags in sentences:
-        before = ("O", "")
-        for tag in tags:
-            found = cache[tag] if tag in cache else cache.setdefault(tag, prefix_of(tag))
-            if found is None:
-                labels += 1
-                before = ("O", "")
-                continue
-            prefix, kind = found
-            prefixes[prefix] += 1
-            continues = before[0] != "O" and before[1] == kind
-            against_iob1 += prefix == "B" and not continues
-            against_iob2 += prefix == "I" and not continues
-            before = found
-    del prefixes["O"]
-    if labels > prefixes.total():
+        pairs.update(itertools.pairwise(("O", *tags, "O")))
+    counts: Counter[str] = Counter()
+    for (_, tag), count in pairs.items():
+        counts[tag] += count
+    del counts["O"]
+    if sum(count for tag, count in counts.items() if prefix_of(tag) is None) > counts.total() / 2:
         return PLAIN
-    if prefixes.keys() <= {"B", "I"}:
-        return "iob1" if against_iob2 > against_iob1 else "iob2"
-    return max(("iobes", "bilou", "bmes"), key=lambda scheme: sum(prefixes[each] for each in SPELLINGS[scheme]))
+
+    def broken(scheme: str) -> int:
+        known = {tag: _canonical(tag, scheme) for tag in ("O", *counts)}
+        strangers = sum(count for tag, count in counts.items() if known[tag] is None)
+        return strangers + sum(
+            count
+            for (one, other), count in pairs.items()
+            if known[other] is not None and not _follows(scheme, known[one] or ("O", ""), known[other])
+        )
+
+    return min(("iob2", "iob1", "iobes", "bilou", "bmes"), key=broken)
 
 
 def _canonical(tag: str, scheme: str) -> tuple[str, str] | None:

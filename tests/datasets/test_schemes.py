@@ -171,6 +171,9 @@ def test_strict_reading_drops_what_breaks_the_scheme(tags, scheme, loose, strict
         (["I-x", "O", "I-y", "B-y"], "iob1"),
         # One mistyped tag makes no plain labels of a thousand others.
         (["B-x", "I-x", "O", "per"], "iob2"),
+        # Nor one slip a scheme of its own.
+        (["B-x", "O", "E-x", "B-x", "I-x", "O"], "iob2"),
+        (["B-x", "I-x", "O", "I-x"], "iob2"),
         (["U-x", "O"], "bilou"),
         (["S-x", "O"], "iobes"),
         (["I-", "-", "B_x"], PLAIN),

@@ -111,8 +111,8 @@ def test_columns_are_guessed_and_told(row, columns, opened):
     assert found.columns == columns
     assert found.guessed
     assert [each.tokens for each in found.sentences] == [("EU", "rejects"), ("EU",)]
-    assert found.sentences[0].tags == (None if "tag" not in columns else (row.split()[columns.index("tag")],
-                                                                          other.split()[columns.index("tag")]))  # fmt: skip
+    place = columns.index("tag") if "tag" in columns else None
+    assert found.sentences[0].tags == (None if place is None else (row.split()[place], other.split()[place]))
     unused = {finding.text for finding in found.findings if finding.kind == "unused-column"}
     assert len(unused) == columns.count("-")
 
@@ -182,7 +182,7 @@ def test_damage_is_one_line_with_its_place(content, message, refused, opened):
 def test_what_is_no_file_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"cannot read the sentences in '.*nothing\.conll': No such file"):
         open_sentences(tmp_path / "nothing.conll")
-    with pytest.raises(DataError, match="Is a directory|is no file"):
+    with pytest.raises(DataError, match="Is a directory"):
         open_sentences(tmp_path)
     with pytest.raises(DataError, match="embedded null byte"):
         open_sentences("a\0b")
