@@ -1,7 +1,7 @@
 """Sentences as batches of few fixed shapes: sentences of about equal length together, padded on the right.
 
-The order of batches and what is in them depend on (seed, epoch) alone, the words that are dropped from a sentence on (seed,
-epoch, the sentence's hash) alone.
+The order of batches and what is in them depend on (seed, epoch) alone, the words that are dropped from a sentence on
+(seed, epoch, the sentence's hash) alone.
 """
 
 import functools
@@ -92,13 +92,14 @@ class SentenceRows(Rows):
 
     Only the `parts` that a network uses are made. Tags are -1 where there is padding, or no tag that is known.
 
-    Each of the few lengths T (`lengths` of the buckets; found in the sentences if None) has one B of about `batch_words`
-    words. In training all batches are full: what is left over in a bucket goes to the next one, and the last batch of the
-    longest is filled up with other sentences. Words are replaced by the unknown one with the probability `word_dropout`.
+    Each of the few lengths T (`lengths` of the buckets; found in the sentences if None) has one B of about
+    `batch_words` words. In training all batches are full: what is left over in a bucket goes to the next one, and the
+    last batch of the longest is filled up with other sentences. Words are replaced by the unknown one with the
+    probability `word_dropout`.
 
-    Else each sentence comes once, none is cut, and those that fill up a batch have tags of -1 alone; `order` tells which
-    sentence each row is, and `in_order` puts answers back. A sentence longer than all buckets gets one of twice the length,
-    or four times, and so on.
+    Else each sentence comes once and none is cut; copies fill up the last batch of a bucket, with tags of -1 alone
+    (not `fixed`: it is shorter). `order` tells which sentence each row is, and `in_order` puts answers back. A sentence
+    longer than all buckets gets one of twice the length, or four times, and so on.
     """
 
     noun = "words"
@@ -115,6 +116,7 @@ class SentenceRows(Rows):
         seed: int = 0,
         lengths: Sequence[int] | None = None,
         word_dropout: float = 0.0,
+        fixed: bool = True,
         parts: Sequence[str] = PARTS,
     ):
         super().__init__(sentences, vocabulary.tags, batch_size=1, training=training, seed=seed)
@@ -125,19 +127,15 @@ class SentenceRows(Rows):
         self.lengths = list(lengths or bucket_lengths(self.sizes))
         while self.lengths[-1] < self.sizes.max():
             if training:
-                raise ValueError(
-                    f"a sentence of {self.sizes.max()} words; cut_long makes it {self.lengths[-1]} at most"
-                )
+                raise ValueError(f"a sentence of {self.sizes.max()} words; the longest bucket: {self.lengths[-1]}")
             self.lengths.append(2 * self.lengths[-1])
         self._bucket = np.searchsorted(self.lengths, self.sizes)
         counts = np.bincount(self._bucket, minlength=len(self.lengths))
-        if not training:
-            # A bucket without sentences needs no shape; the others need no more rows than they have.
-            self.rows = [max(1, min(batch_words // length, int(count))) for length, count in zip(self.lengths, counts)]
-        else:
-            self.rows = [max(1, min(batch_words // length, len(self.photos))) for length in self.lengths]
+        most = len(self.photos) if training else batch_words
+        self.rows = [max(1, min(batch_words // length, most)) for length in self.lengths]
         self.batch_size = max(rows for rows, count in zip(self.rows, counts, strict=True) if count)
         self._planned = functools.lru_cache(maxsize=3)(self._plan_of)
+        self.fixed = fixed
         self._first = np.concatenate([[0], np.cumsum(self.sizes)])
         words = [word for each in self.photos for word in each.tokens]
         # Characters of different words alone: those of all would be large.
@@ -180,13 +178,13 @@ class SentenceRows(Rows):
 
     @functools.cached_property
     def truth(self) -> np.ndarray:
-        """(words,) int32: the number of each word's tag, sentence after sentence, -1 where there is none that is known."""
+        """(words,) int32: the number of each word's tag, sentence after sentence; -1 where none is known."""
         tags = [each.tags or ("",) * len(each.tokens) for each in self.photos]
         return self.vocabulary.flat_tags([tag for each in tags for tag in each])
 
     @functools.cached_property
     def order(self) -> np.ndarray:
-        """Which sentence each row of a pass is, batch after batch; -1 where a row is there to fill the batch up alone."""
+        """Which sentence each row of a pass is, batch after batch; -1 where a row only fills a batch up."""
         return np.concatenate([np.where(_first_ones(rows), rows, -1) for rows, _ in self._plan(0)])
 
     def in_order(self, answers: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -267,9 +265,9 @@ class SentenceRows(Rows):
         found = []
         for number, (length, rows) in enumerate(zip(self.lengths, self.rows, strict=True)):
             inside = np.flatnonzero(self._bucket == number)
-            steps = -(-len(inside) // rows)
-            padded = np.concatenate([inside, inside[:1].repeat(steps * rows - len(inside))])
-            found += [(each, length) for each in padded.reshape(steps, rows)]
+            if self.fixed:
+                inside = np.concatenate([inside, inside[-1:].repeat(-len(inside) % rows)])
+            found += [(inside[start : start + rows], length) for start in range(0, len(inside), rows)]
         return found
 
 

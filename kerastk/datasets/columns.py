@@ -42,16 +42,9 @@ def _cells(line: str, separator: str | None) -> list[str]:
     return line.rstrip(" \t").split("\t") if separator else [cell for cell in line.split(" ") if cell]
 
 
-def _is_comment(line: str, separator: str | None, width: int | None) -> bool:
-    """Whether a line in front of a sentence is a comment; `# O` is a number sign that is tagged O."""
-    if not line.startswith("#"):
-        return False
-    return " = " in line or len(_cells(line, separator)) != (width or 2)
-
-
 def guess(lines: Lines, sample: list[str], separator: str | None, tag_column: str | None) -> tuple[str, ...]:
-    """The columns by their content: words first, tags last; but a column in front that numbers the words is none of them,
-    and tags that have a scheme are found wherever they are."""
+    """The columns by their content: words first, tags last; but a column in front that numbers the words is none of
+    them, and tags that have a scheme are found wherever they are."""
     if tag_column is not None:
         raise DataError(f"tag column {tag_column!r} needs names for the columns: --columns word,...,{tag_column}.")
     rows: list[list[str]] = []
@@ -86,8 +79,13 @@ def _is_schemed(cells: Iterable[str]) -> bool:
 
 
 def read_columns(
-    lines: Lines, names: tuple[str, ...], separator: str | None, findings: list[Finding]
+    lines: Lines, names: tuple[str, ...], separator: str | None, sample: list[str], findings: list[Finding]
 ) -> Iterator[Sentence]:
+    """The sentences of a file of columns, whose `names` are `word`, maybe another one (the tag), and `-`.
+
+    Columns lie between tabs, or (`separator` None) between spaces; `sample` are some lines of the file. Those that
+    are not used are told in `findings`.
+    """
     width, file = len(names), str(lines.path)
     word = names.index("word")
     tag = next((place for place, name in enumerate(names) if name not in ("word", "-")), None)
@@ -95,6 +93,13 @@ def read_columns(
     tokens: list[str] = []
     tags: list[str] = []
     begin = 0
+
+    rows = [_cells(line, separator) for line in sample if not line.startswith("#")]
+    known = None if tag is None else {cells[tag] for cells in rows if len(cells) == width}
+
+    def is_comment(cells: list[str]) -> bool:
+        # `# O` is a number sign that is tagged O, where there is such a tag.
+        return len(cells) != width or (known is not None and cells[tag] not in known)
 
     def sentence() -> Sentence:
         made = Sentence(tuple(tokens), None if tag is None else tuple(tags), None, None, file, begin)
@@ -113,14 +118,14 @@ def read_columns(
             if tokens:
                 yield sentence()
             continue
-        if not tokens and _is_comment(line, separator, width):
+        if not tokens and line.startswith("#") and is_comment(_cells(line, separator)):
             continue
         cells = _cells(line, separator)
         if len(cells) != width:
             raise lines.fault(f"{len(cells)} columns; {expected}")
-        if not cells[word].strip():
+        if not cells[word].strip(" "):
             raise lines.fault("the word is empty; an empty line ends a sentence")
-        if tag is not None and not cells[tag].strip():
+        if tag is not None and not cells[tag].strip(" "):
             raise lines.fault("the tag is empty; O stands for outside")
         if not tokens:
             begin = lines.number
@@ -138,12 +143,15 @@ def read_columns(
 
 
 def conllu_columns(tag_column: str) -> tuple[str, ...]:
+    """The ten columns of CoNLL-U, with all left out that are neither words nor tags."""
     if tag_column not in CONLLU[2:]:
         raise DataError(f"CoNLL-U has no tag column {tag_column!r}; it has {', '.join(CONLLU[2:])}.")
     return tuple({"form": "word", tag_column: tag_column}.get(name, "-") for name in CONLLU)
 
 
 def read_conllu(lines: Lines, tag_column: str) -> Iterator[Sentence]:
+    """The sentences of a CoNLL-U file: its words, without empty nodes, and their places in its `# text`, or in the text
+    that follows from SpaceAfter=No."""
     column = CONLLU.index(tag_column)
     parts = _Words(lines)
     for line in lines:

@@ -1,9 +1,12 @@
-"""How tags spell spans: IOB1, IOB2, IOBES and its other spellings BILOU and BMES; or plain labels, such as parts of speech.
+"""How tags spell spans: IOB1, IOB2, IOBES and its other spellings BILOU and BMES; or plain labels, such as parts of
+speech.
 
-A tag is `O` outside of all spans, or a prefix with a type, `B-person`; the type may be missing. IOB1 and IOB2: Ramshaw and
-Marcus 1995, arXiv:cmp-lg/9505040; Tjong Kim Sang and Veenstra 1999, arXiv:cs/9907006. The others: Ratinov and Roth 2009.
+A tag is `O` outside of all spans, or a prefix with a type, `B-person`; the type may be missing. IOB1 and IOB2:
+Ramshaw and Marcus 1995, arXiv:cmp-lg/9505040; Tjong Kim Sang and Veenstra 1999, arXiv:cs/9907006. The others: Ratinov
+and Roth 2009.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -51,33 +54,27 @@ def type_of(tag: str, scheme: str) -> str | None:
 
 
 def recognise(sentences: Iterable[Sequence[str]]) -> str:
-    """The scheme that fits the tags of most tokens; `plain` where most of those that are not O have no prefix.
-
-    Tags of B- and I- are IOB1 where more spans begin as IOB1 would have it, else IOB2.
-    """
-    prefixes: Counter[str] = Counter()
-    labels = against_iob1 = against_iob2 = 0
-    cache: dict[str, tuple[str, str] | None] = {}
+    """The scheme that the tags break least often; `plain` where most of those that are not O have no prefix."""
+    pairs: Counter[tuple[str, str]] = Counter()
     for tags in sentences:
-        before = ("O", "")
-        for tag in tags:
-            found = cache[tag] if tag in cache else cache.setdefault(tag, prefix_of(tag))
-            if found is None:
-                labels += 1
-                before = ("O", "")
-                continue
-            prefix, kind = found
-            prefixes[prefix] += 1
-            continues = before[0] != "O" and before[1] == kind
-            against_iob1 += prefix == "B" and not continues
-            against_iob2 += prefix == "I" and not continues
-            before = found
-    del prefixes["O"]
-    if labels > prefixes.total():
+        pairs.update(itertools.pairwise(("O", *tags, "O")))
+    counts: Counter[str] = Counter()
+    for (_, tag), count in pairs.items():
+        counts[tag] += count
+    del counts["O"]
+    if sum(count for tag, count in counts.items() if prefix_of(tag) is None) > counts.total() / 2:
         return PLAIN
-    if prefixes.keys() <= {"B", "I"}:
-        return "iob1" if against_iob2 > against_iob1 else "iob2"
-    return max(("iobes", "bilou", "bmes"), key=lambda scheme: sum(prefixes[each] for each in SPELLINGS[scheme]))
+
+    def broken(scheme: str) -> int:
+        known = {tag: _canonical(tag, scheme) for tag in ("O", *counts)}
+        strangers = sum(count for tag, count in counts.items() if known[tag] is None)
+        return strangers + sum(
+            count
+            for (one, other), count in pairs.items()
+            if known[other] is not None and not _follows(scheme, known[one] or ("O", ""), known[other])
+        )
+
+    return min(("iob2", "iob1", "iobes", "bilou", "bmes"), key=broken)
 
 
 def _canonical(tag: str, scheme: str) -> tuple[str, str] | None:
@@ -143,9 +140,9 @@ def faults(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:
 def spans(tags: Sequence[str], scheme: str, *, strict: bool = False) -> list[Span]:
     """The spans of a sentence, in order; they never overlap.
 
-    By default as the script conlleval of CoNLL-2000 reads them, which makes the best of tags that break the scheme: a tag of
-    another type begins a new span, and so does an inner tag after `O`. With `strict` only spans that are spelt as the
-    scheme demands are there (in IOB1 every spelling of inner tags is one).
+    By default as the script conlleval of CoNLL-2000 reads them, which makes the best of tags that break the scheme: a
+    tag of another type begins a new span, and so does an inner tag after `O`. With `strict` only spans that are spelt
+    as the scheme demands are there (in IOB1 every spelling of inner tags is one).
     """
     if scheme == PLAIN:
         raise DataError("plain labels have no spans; a scheme of O, B- and I- has.")

@@ -25,8 +25,8 @@ _SAMPLE = 2000, 2**20
 class Sentence:
     """A sentence and its tags, one for each token; None where the file has none.
 
-    `offsets` are the tokens' places in `text`, (start, end) in characters, where the file gives them; words that are written
-    as one (French `du` = `de` `le`) share a place. `line` is where the sentence begins in `file`, from 1.
+    `offsets` are the tokens' places in `text`, (start, end) in characters, where the file gives them; words that are
+    written as one (French `du` = `de` `le`) share a place. `line` is where the sentence begins in `file`, from 1.
     """
 
     tokens: tuple[str, ...]
@@ -127,5 +127,5 @@ class Lines:
 
     def endless(self, begin: int) -> DataError:
         """What to raise for a sentence that began in line `begin` and does not end."""
-        return self.fault(f"the sentence that begins here has more than {MAX_SENTENCE:,} words; expected an empty line between "
-                          "sentences", begin)  # fmt: skip
+        reason = f"the sentence that begins here has more than {MAX_SENTENCE:,} words; an empty line ends a sentence"
+        return self.fault(reason, begin)

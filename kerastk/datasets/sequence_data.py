@@ -23,8 +23,8 @@ _SHOWN = {"train": "training", "val": "dev", "test": "test"}
 
 @dataclass(frozen=True)
 class SentenceManifest:
-    """Sentences per split in the order of their files, with tags in the `scheme` that is trained; `classes` are the tags of
-    the training split in output order. `source_scheme` is that of the files.
+    """Sentences per split in the order of their files, with tags in the `scheme` that is trained; `classes` are the
+    tags of the training split in output order. `source_scheme` is that of the files.
 
     `split` is the specification that cut the splits, or None where all of them came as files.
     """
@@ -69,7 +69,8 @@ class SentenceManifest:
         return changes
 
     def to_json(self) -> str:
-        """The content of the run folder's data.json. A sentence's `path` is its file and line, `tags` a hash of them."""
+        """The content of the run folder's data.json. A sentence's `path` is its file and line, `tags` a hash of
+        them."""
         content = {
             "format": FORMAT,
             "sha256": self.sha256,
@@ -150,10 +151,10 @@ def open_tagged(
 ) -> SentenceData:
     """Read the files, look at them, split what is not split, and prepare the batches.
 
-    `scheme` is what is trained on (None: that of the files), `split` the user's own specification or None, `max_length` the
-    most words of a sentence that is trained on in one piece. `vocabulary` is one that is there already, `extra` are words
-    that a new one has beside those of the training split. `assigned` names the splits of sentences that have one already,
-    by SHA-256.
+    `scheme` is what is trained on (None: that of the files), `split` the user's own specification or None,
+    `max_length` the most words of a sentence that is trained on in one piece. `vocabulary` is one that is there
+    already, `extra` are words that a new one has beside those of the training split. `assigned` names the splits of
+    sentences that have one already, by SHA-256.
 
     Raises:
         DataError: see `open_sentences` and `settle_sentences`.
@@ -164,8 +165,8 @@ def open_tagged(
     )
     if vocabulary is None:
         vocabulary = Vocabulary.of(
-            (each.tokens for each in manifest.splits["train"]), manifest.classes, max_words=max_words, min_count=min_count,
-            fold_digits=fold_digits, lower=lower, word_length=word_length, extra=extra,
+            (each.tokens for each in manifest.splits["train"]), manifest.classes, max_words=max_words,
+            min_count=min_count, fold_digits=fold_digits, lower=lower, word_length=word_length, extra=extra,
         )  # fmt: skip
     pieces, long = cut_long(manifest.splits["train"], max_length, manifest.scheme)
     if long:
@@ -229,12 +230,12 @@ def settle_sentences(
 ) -> SentenceManifest:
     """Refuse the data or cut the splits that came without a file from the training file.
 
-    Sentences of the same words end in one split where splits are cut; in files of the user's own they stay where they are.
-    All tags are converted to `scheme` (None: that of the training file), by their spans.
+    Sentences of the same words end in one split where splits are cut; in files of the user's own they stay where they
+    are. All tags are converted to `scheme` (None: that of the training file), by their spans.
 
     Raises:
-        DataError: any finding under `strict`, fewer than two tags, too few sentences to split, a scheme that the tags cannot
-            be written in, or a `split` or `split_seed` that would not be used.
+        DataError: any finding under `strict`, fewer than two tags, too few sentences to split, a scheme that the tags
+            cannot be written in, or a `split` or `split_seed` that would not be used.
     """
     if strict and look.findings:
         first = look.findings[0]
@@ -272,8 +273,8 @@ def settle_sentences(
     cut = split or "/".join(f"{100 * share:g}" for share in fractions)
     described = "; ".join(dict.fromkeys(each.described for each in look.files.values()))
     return SentenceManifest(
-        classes, splits, look.findings, cut if used else None, (split_seed or 0) if missing else None, target, look.scheme,
-        described, notes,
+        classes, splits, look.findings, cut if used else None, (split_seed or 0) if missing else None, target,
+        look.scheme, described, notes,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Tagged sentences from files: CoNLL columns, CoNLL-U (both in `columns`) and JSON lines with spans (in `spanned`).
 
-Files are UTF-8, with or without a byte-order mark, with any ends of lines, and may be packed by gzip. Whatever is damaged is
-refused with its file and line; a hostile file is refused before it fills the memory.
+Files are UTF-8, with or without a byte-order mark, with any ends of lines, and may be packed by gzip. Whatever is
+damaged is refused with its file and line; a hostile file is refused before it fills the memory.
 """
 
 import os
@@ -62,8 +62,8 @@ def open_sentences(path: str | os.PathLike, *, columns: str | None = None, tag_c
 
     Args:
         path: CoNLL columns, CoNLL-U (`.conllu`) or JSON lines (`.jsonl`); each also as `.gz`.
-        columns: what the columns of a file hold, from the left, such as `word,pos,tag` or `word,-,tag`; guessed where it
-            is None. Columns named `-` are left out.
+        columns: what the columns of a file hold, from the left, such as `word,pos,tag` or `word,-,tag`; guessed where
+            it is None. Columns named `-` are left out.
         tag_column: which column holds the tags: a name out of `columns` (`tag` where it is None), or out of CoNLL-U's
             (`upos` where it is None).
 
@@ -92,7 +92,7 @@ def open_sentences(path: str | os.PathLike, *, columns: str | None = None, tag_c
         else:
             separator = "\t" if any("\t" in line.strip() for line in sample) else None
             names = guess(lines, sample, separator, tag_column) if columns is None else named(columns, tag_column)
-            found = read_columns(lines, names, separator, findings)
+            found = read_columns(lines, names, separator, sample, findings)
         sentences = list(_bounded(lines, found))
     if not sentences:
         raise DataError(f"{str(path)!r} holds no sentences, only comments and empty lines.")

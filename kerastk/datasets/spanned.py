@@ -44,8 +44,8 @@ def read_spanned(lines: Lines, findings: list[Finding]) -> Iterator[Sentence]:
             if tagged is None:
                 tagged = each.tags is not None
             if tagged != (each.tags is not None):
-                raise lines.fault(f"{'no' if tagged else 'has'} spans, unlike the lines before; an empty list says that there "
-                                  "are none")  # fmt: skip
+                what = "no" if tagged else "has"
+                raise lines.fault(f"{what} spans, unlike the lines before; an empty list says that there are none")
         yield from made
 
 
@@ -100,8 +100,8 @@ def _marks(given: Any, name: str, length: int, lines: Lines) -> list[Mark]:
                 f"the span {start} to {end} ({label[:40]}) does not lie in the text of {length} characters"
             )
         if start < last[1]:
-            raise lines.fault(f"the spans {last[0]} to {last[1]} ({last[2][:40]}) and {start} to {end} ({label[:40]}) overlap; a "
-                              "word has one tag")  # fmt: skip
+            both = f"{last[0]} to {last[1]} ({last[2][:40]}) and {start} to {end} ({label[:40]})"
+            raise lines.fault(f"the spans {both} overlap; a word has one tag")
         last = mark
     return marks
 

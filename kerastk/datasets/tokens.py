@@ -1,7 +1,7 @@
 """Words and sentences of raw text by rules, each with its exact place.
 
-Words are cut as the English treebanks of Universal Dependencies cut them (Silveira et al. 2014): `do` `n't`, `dog` `'s`,
-`German` `-` `born`; Chinese and Japanese go character by character.
+Words are cut as the English treebanks of Universal Dependencies cut them (Silveira et al. 2014): `do` `n't`, `dog`
+`'s`, `German` `-` `born`; Chinese and Japanese go character by character.
 """
 
 import re
@@ -58,6 +58,8 @@ _FILES = "doc|docx|xls|xlsx|ppt|pptx|pdf|txt|zip|gz|jpg|jpeg|gif|png|exe|html?|c
 _TOP_LEVEL = (
     "com|org|net|edu|gov|mil|info|biz|co\\.uk|ac\\.uk|org\\.uk|de|fr|es|it|eu|io|tv|me|ly|us|ca|ru|ch|at|nl|be|au"
 )
+# Repetitions are bounded where a failed one would be tried again at the next word: no text takes more than a time in
+# proportion to its length.
 _TOKEN = re.compile(
     "|".join((
         # Most words: letters with a space or a comma behind them, and nothing to be cut off.
@@ -90,7 +92,7 @@ _TOKEN = re.compile(
         rf"{_WORD}+(?:{_QUOTE}{_LETTER}{_WORD}*)+",
         rf"[A-Z]{{2,}}&[A-Z]+(?!{_WORD})",
         rf"{_WORD}+",
-        # With the bounds above and below no text takes more than a time in proportion to its length. Faces, hearts and arrows.
+        # Faces, hearts and arrows.
         r"[:;=8xX][-o'^]?[)(\]\[DPpOo/\\|*3}{]{1,20}(?!\w)|(?<!\S)[)(\]\[]{1,4}[-o'^]?[:;=](?!\w)|<3+|<?[-=]{1,10}>|\^_*\^",
         _EMOJI,
         rf"[{_CJK}]",
@@ -111,7 +113,8 @@ def tokenise(text: str) -> list[tuple[int, int]]:
 
     No word is empty or has white space in it, and all other characters of the text belong to one.
 
-    On the texts of UD English EWT 2.16 the words are those of the treebank with an F1 of 98.9 % (dev) and 98.8 % (test).
+    On the texts of UD English EWT 2.16 the words are those of the treebank with an F1 of 98.9 % (dev) and 98.8 %
+    (test).
 
     >>> [text[start:end] for text in ["Mr. Li doesn't e-mail."] for start, end in tokenise(text)]
     ['Mr.', 'Li', 'does', "n't", 'e-mail', '.']
@@ -131,10 +134,9 @@ def sentences(text: str) -> list[tuple[int, int]]:
     found, start = [], 0
     for ending in _ENDING.finditer(text):
         end = ending.end()
-        if text[ending.start()] == "." and ending.end() - ending.start() == 1 and end < len(text):
-            # The longest abbreviation that is looked for is far shorter.
-            if _NO_ENDING.search(text, max(start, end - 24), end):
-                continue
+        # All abbreviations that are looked for are shorter than 24 characters.
+        if ending[0] == "." and end < len(text) and _NO_ENDING.search(text, max(start, end - 24), end):
+            continue
         found.append((start, end))
         start = end
     found.append((start, len(text)))

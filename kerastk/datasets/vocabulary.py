@@ -27,9 +27,9 @@ PARTS = ("words", "characters", "casing")
 class Vocabulary:
     """What the numbers of a network stand for; 0 is padding and 1 whatever is unknown.
 
-    `words` and `characters` begin at number 2, `tags` at 0. Words are looked up with their digits as 0 where `fold_digits`
-    says so, and in small letters where `lower` does; their characters and casing are those of the word as it is written. A
-    word longer than `word_length` characters keeps its beginning and its end.
+    `words` and `characters` begin at number 2, `tags` at 0. Words are looked up with their digits as 0 where
+    `fold_digits` says so, and in small letters where `lower` does; their characters and casing are those of the word
+    as it is written. A word longer than `word_length` characters keeps its beginning and its end.
     """
 
     words: tuple[str, ...]
@@ -58,8 +58,8 @@ class Vocabulary:
     ) -> "Vocabulary":
         """The vocabulary of training sentences, and of the words of a vector file (`extra`), these last.
 
-        At most `max_words` words that come at least `min_count` times, the most frequent first; characters that come in at
-        least two different words: those of a single one are too few to learn from, and teach what is unknown.
+        At most `max_words` words that come at least `min_count` times, the most frequent first; characters that come
+        in at least two different words: those of a single one are too few to learn from, and teach what is unknown.
         """
         counts: Counter[str] = Counter()
         for tokens in sentences:

@@ -1,7 +1,7 @@
 """Figures of a tagger: spans found, missed and mistaken, with their uncertainty; and the share of right tags.
 
-Spans are read as the script conlleval of CoNLL-2000 reads them (https://www.clips.uantwerpen.be/conll2000/chunking/), or
-strictly: see `datasets.schemes.spans`. A span counts as found where both its ends and its type are right.
+Spans are read as the script conlleval of CoNLL-2000 reads them (https://www.clips.uantwerpen.be/conll2000/chunking/),
+or strictly: see `datasets.schemes.spans`. A span counts as found where both its ends and its type are right.
 """
 
 from collections import Counter, defaultdict
@@ -54,7 +54,8 @@ def tagging(
     """The figures of a split: its true and guessed tags, sentence by sentence, both in `scheme`.
 
     With the `tokens` and the entities of the training data (`seen`, by `surfaces`) also those of seen and of unseen
-    entities. Plain labels have no spans: their figures are the accuracy of tags, with a 95 % interval, and of each label.
+    entities. Plain labels have no spans: their figures are the accuracy of tags, with a 95 % interval, and of each
+    label.
     """
     check_lengths(truth, guess)
     pairs = Counter(pair for one, other in zip(truth, guess, strict=True) for pair in zip(one, other, strict=True))
@@ -81,8 +82,8 @@ def tagging(
 
 
 def span_figures(true: Sequence[Sequence[Span]], guessed: Sequence[Sequence[Span]], *, seed: int = 0) -> dict[str, Any]:
-    """Precision, recall and F1 of spans, sentence by sentence: of all (with the 95 % interval of F1) and of each type, the
-    kinds of errors, and which type is taken for which."""
+    """Precision, recall and F1 of spans, sentence by sentence: of all (with the 95 % interval of F1) and of each
+    type, the kinds of errors, and which type is taken for which."""
     counts = np.array([_counts(one, other) for one, other in zip(true, guessed, strict=True)], np.int64).reshape(-1, 3)
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     for one, other in zip(true, guessed, strict=True):
@@ -139,9 +140,9 @@ def of_seen(
 def errors_of(true: Sequence[Span], guessed: Sequence[Span]) -> list[tuple[str, Span | None, Span | None]]:
     """What is wrong in a sentence: (kind, true span, guessed span), in order of their places.
 
-    Kinds: `type`, where only the type is wrong; `boundary`, where only the ends are; `both`; `missed`, where nothing was
-    guessed at a true span's place; `spurious`, where something was guessed and nothing is true. A true span of several
-    overlapping guesses is compared with the one of its type, else with the first.
+    Kinds: `type`, where only the type is wrong; `boundary`, where only the ends are; `both`; `missed`, where nothing
+    was guessed at a true span's place; `spurious`, where something was guessed and nothing is true. A true span of
+    several overlapping guesses is compared with the one of its type, else with the first.
     """
     right = set(true) & set(guessed)
     found: list[tuple[str, Span | None, Span | None]] = []
