@@ -87,10 +87,9 @@ class CRF(keras.layers.Layer):
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """The path of the highest score (batch, time) int32, -1 where masked, and that score (batch,)."""
         emissions, mask = self._given(emissions, mask)
-        transitions, _, ends = self._scores()
-        into, last = self._forward(emissions, mask, ops.max)
-        best = into + ops.transpose(emissions, (1, 0, 2))
-        last = last + ends
+        transitions, _, ends = scores = self._scores()
+        best = _forward(emissions, mask, scores, ops.max)
+        last = best[-1] + ends
         # Where a path came from is asked only along the best one: so a step costs tags, not tags squared.
         columns = ops.transpose(transitions)
 
@@ -109,8 +108,9 @@ class CRF(keras.layers.Layer):
     def marginals(self, emissions: keras.KerasTensor, mask: keras.KerasTensor | None = None) -> keras.KerasTensor:
         """The probability of each tag of each word over all paths, (batch, time, tags); 0 where masked."""
         emissions, mask = self._given(emissions, mask)
-        into, last = self._forward(emissions, mask, ops.logsumexp)
-        probabilities = self._backward(into, last, emissions, mask)
+        scores = self._scores()
+        sums = _forward(emissions, mask, scores, ops.logsumexp)
+        probabilities = ops.transpose(_backward(sums, mask, scores), (1, 0, 2))
         return ops.where(mask[..., None], probabilities, 0.0)
 
     def compute_output_spec(
@@ -169,11 +169,14 @@ class CRF(keras.layers.Layer):
         return inner + ops.take(starts, tags[:, 0]) + ops.take(ends, final)
 
     def _log_partition(self, emissions: Any, mask: Any) -> Any:
-        _, _, ends = self._scores()
-        into, last = self._forward(emissions, mask, ops.logsumexp)
-        value = ops.logsumexp(last + ends, axis=-1)
-        probabilities = self._backward(into, last, emissions, mask)
-        pairs = self._pairs(into, probabilities, emissions, mask)
+        # JAX derives no loop of fori_loop, and must not try.
+        still = ops.stop_gradient(emissions)
+        scores = [ops.stop_gradient(each) for each in self._scores()]
+        sums = _forward(still, mask, scores, ops.logsumexp)
+        value = ops.logsumexp(sums[-1] + scores[2], axis=-1)
+        marginals = _backward(sums, mask, scores)
+        pairs = _expected(sums, marginals, mask, scores)
+        probabilities = ops.transpose(marginals, (1, 0, 2))
         real = ops.cast(mask, self._precision)[..., None]
         final = real - ops.pad(real[:, 1:], ((0, 0), (0, 1), (0, 0)))
         # The derivative by each score is how often it is expected to be used.
@@ -183,59 +186,8 @@ class CRF(keras.layers.Layer):
             (self.start_scores, probabilities[:, 0], 1),
             (self.end_scores, ops.sum(probabilities * final, axis=1), 1),
         )
-        slope = sum(ops.sum(scores * ops.stop_gradient(expected), axis=axes) for scores, expected, axes in uses)
-        return ops.stop_gradient(value) + (slope - ops.stop_gradient(slope))
-
-    def _forward(self, emissions: Any, mask: Any, reduce: Callable) -> tuple[Any, Any]:
-        """`reduce` over the scores of all paths into each tag, without its own emission, (time, batch, tags).
-
-        And that with its emission at each sentence's last word, (batch, tags).
-        """
-        transitions, starts, _ = self._scores()
-        times = ops.transpose(emissions, (1, 0, 2))
-        first = ops.broadcast_to(starts, ops.shape(times[0]))
-
-        def step(before: Any, given: tuple) -> tuple:
-            here, real = given
-            into = reduce(before[:, :, None] + transitions, axis=1)
-            return ops.where(real, into + here, before), into
-
-        last, into = _scan(step, first + times[0], (times[1:], ops.transpose(mask)[1:, :, None]))
-        return ops.concatenate([first[None], into], axis=0), last
-
-    def _backward(self, into: Any, last: Any, emissions: Any, mask: Any) -> Any:
-        """The marginals (batch, time, tags); where masked, the last word's again."""
-        _, _, ends = self._scores()
-        to_here = into + ops.transpose(emissions, (1, 0, 2))
-        final = ops.softmax(last + ends, axis=-1)
-
-        def step(later: Any, given: tuple) -> tuple:
-            before, following, real = given
-            here = ops.where(real, ops.sum(self._pair(later, before, following), axis=2), later)
-            return here, here
-
-        steps = (to_here[:-1], into[1:], ops.transpose(mask)[1:, :, None])
-        _, before = _scan(step, final, steps, reverse=True)
-        return ops.transpose(ops.concatenate([before, final[None]], axis=0), (1, 0, 2))
-
-    def _pairs(self, into: Any, probabilities: Any, emissions: Any, mask: Any) -> Any:
-        """How often each pair of tags is expected in a sentence, (batch, tags, tags)."""
-        to_here = into + ops.transpose(emissions, (1, 0, 2))
-        later = ops.transpose(ops.where(mask[..., None], probabilities, 0.0), (1, 0, 2))
-
-        def body(time: Any, counted: Any) -> Any:
-            return counted + self._pair(later[time], to_here[time - 1], into[time])
-
-        none = ops.zeros_like(into[0])[:, :, None] * ops.zeros_like(into[0])[:, None, :]
-        return ops.fori_loop(1, ops.shape(emissions)[1], body, none)
-
-    def _pair(self, later: Any, before: Any, into: Any) -> Any:
-        """The probability of each pair of tags (batch, from, to), from that of the second word's tags, `later`.
-
-        `into` is the logarithm of the sum over what comes before, so no exponent is above 0 but by rounding.
-        """
-        transitions, _, _ = self._scores()
-        return later[:, None, :] * ops.exp(before[:, :, None] + transitions - into[:, None, :])
+        slope = sum(ops.sum(each * expected, axis=axes) for each, expected, axes in uses)
+        return value + (slope - ops.stop_gradient(slope))
 
     def _check_paths(self) -> None:
         """A sentence of every length up to the number of tags must have a path."""
@@ -244,6 +196,58 @@ class CRF(keras.layers.Layer):
             if not (reached & self.ends).any():
                 raise ValueError(f"no path of {length} words is left by transitions, starts and ends.")
             reached = self.transitions[reached].any(axis=0)
+
+
+def _forward(emissions: Any, mask: Any, scores: Sequence, reduce: Callable) -> Any:
+    """`reduce` over the scores of all paths to each tag: (time, batch, tags), the last word's again where masked."""
+    transitions, starts, _ = scores
+    times = ops.transpose(emissions, (1, 0, 2))
+    first = times[0] + starts
+
+    def step(before: Any, given: tuple) -> tuple:
+        here, real = given
+        found = reduce(before[:, :, None] + transitions, axis=1) + here
+        found = ops.where(real, found, before)
+        return found, found
+
+    _, later = _scan(step, first, (times[1:], ops.transpose(mask)[1:, :, None]))
+    return ops.concatenate([first[None], later], axis=0)
+
+
+def _backward(sums: Any, mask: Any, scores: Sequence) -> Any:
+    """The marginals (time, batch, tags), from the logarithms of the sums over all paths to each tag.
+
+    The last word's again where masked.
+    """
+    transitions, _, ends = scores
+    final = ops.softmax(sums[-1] + ends, axis=-1)
+
+    def step(later: Any, given: tuple) -> tuple:
+        before, real = given
+        here = ops.where(real, ops.sum(_pairs(later, before, transitions), axis=2), later)
+        return here, here
+
+    _, before = _scan(step, final, (sums[:-1], ops.transpose(mask)[1:, :, None]), reverse=True)
+    return ops.concatenate([before, final[None]], axis=0)
+
+
+def _expected(sums: Any, marginals: Any, mask: Any, scores: Sequence) -> Any:
+    """How often each pair of tags is expected in a sentence, (batch, tags, tags)."""
+    later = ops.where(ops.transpose(mask)[..., None], marginals, 0.0)
+
+    def body(time: Any, counted: Any) -> Any:
+        return counted + _pairs(later[time], sums[time - 1], scores[0])
+
+    none = ops.zeros_like(sums[0])[:, :, None] * ops.zeros_like(sums[0])[:, None, :]
+    return ops.fori_loop(1, ops.shape(sums)[0], body, none)
+
+
+def _pairs(later: Any, before: Any, transitions: Any) -> Any:
+    """The probability of each pair of tags (batch, from, to), from that of the second word's tags.
+
+    `before` are the logarithms of the sums over all paths to the first word's tags.
+    """
+    return later[:, None, :] * ops.softmax(before[:, :, None] + transitions, axis=1)
 
 
 def _allowed(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -11,6 +11,9 @@ from keras.src.saving.serialization_lib import SafeModeScope
 
 from kerastk.datasets.files import run_file, run_zip
 from kerastk.errors import KerastkError, WeightsError
+from kerastk.networks.characters import CharacterCNN, CharacterLSTM
+from kerastk.networks.crf import CRF
+from kerastk.networks.independent import Independent
 from kerastk.networks.maxout import Maxout
 
 MAX_MODEL = 8 * 2**30
@@ -18,14 +21,15 @@ MAX_CONFIG = 16 * 2**20
 MEMBERS = ["config.json", "metadata.json", "model.weights.h5"]
 # Every class that stands in a model of `networks`. None of them runs code or opens a file of the model's choosing.
 CLASSES = {
-    "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Cropping2D",
-    "CustomScaleLayer", "DTypePolicy", "Dense", "DepthwiseConv2D", "Dropout", "Flip", "Functional",
-    "GlobalAveragePooling2D", "GlorotUniform", "HeNormal", "InputLayer", "LayerNormalization", "LayerScale",
-    "LecunNormal", "MaxPooling2D", "Multiply", "Normalization", "Ones", "ReLU", "Rescaling", "Reshape",
-    "SeparableConv2D", "Sequential", "Softmax", "VarianceScaling", "ZeroPadding2D", "Zeros", "__keras_tensor__",
+    "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Bidirectional", "Concatenate", "Conv2D",
+    "Cropping2D", "CustomScaleLayer", "DTypePolicy", "Dense", "DepthwiseConv2D", "Dropout", "Embedding", "Flip",
+    "Functional", "GRU", "GlobalAveragePooling2D", "GlorotUniform", "HeNormal", "InputLayer", "LSTM",
+    "LayerNormalization", "LayerScale", "LecunNormal", "MaxPooling2D", "Multiply", "Normalization", "NotEqual", "Ones",
+    "Orthogonal", "RandomUniform", "ReLU", "Rescaling", "Reshape", "SeparableConv2D", "Sequential", "SimpleRNN",
+    "Softmax", "SpatialDropout1D", "VarianceScaling", "ZeroPadding2D", "Zeros", "__keras_tensor__",
 }  # fmt: skip
 # Our own layers, by the name under which Keras knows them.
-OURS = {"kerastk>Maxout": Maxout}
+OURS = {f"kerastk>{each.__name__}": each for each in (CRF, CharacterCNN, CharacterLSTM, Independent, Maxout)}
 
 
 def load(path: Path) -> keras.Model:
