@@ -64,7 +64,7 @@ def start_backend() -> None:
     Those that come before its logging is set up heed no setting (tensorflow#100442), so standard error is held back;
     it is shown if the start fails.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:

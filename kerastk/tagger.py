@@ -81,7 +81,7 @@ class Tagger:
                 yield convert(tags, self.scheme, self.source_scheme)
 
     def _spans(self, texts: list[str]) -> Iterator[list[Span]]:
-        places = [[(start, end) for start, end in _sentences(text)] for text in texts]
+        places = [list(_sentences(text)) for text in texts]
         words = [
             [text[start:end] for start, end in place]
             for text, found in zip(texts, places, strict=True)

@@ -18,6 +18,8 @@ from kerastk.datasets.vocabulary import PARTS, Vocabulary
 from kerastk.errors import DataError
 
 FORMAT = 1
+# The scheme that is trained on, where none is asked for: it tells most of a span's borders.
+TRAINED = "iobes"
 _SHOWN = {"train": "training", "val": "dev", "test": "test"}
 
 
@@ -151,7 +153,7 @@ def open_tagged(
 ) -> SentenceData:
     """Read the files, look at them, split what is not split, and prepare the batches.
 
-    `scheme` is what is trained on (None: that of the files), `split` the user's own specification or None,
+    `scheme` is what is trained on (None: TRAINED, or plain labels as they are), `split` the user's own specification or None,
     `max_length` the most words of a sentence that is trained on in one piece. `vocabulary` is one that is there
     already, `extra` are words that a new one has beside those of the training split. `assigned` names the splits of
     sentences that have one already, by SHA-256.
@@ -231,7 +233,7 @@ def settle_sentences(
     """Refuse the data or cut the splits that came without a file from the training file.
 
     Sentences of the same words end in one split where splits are cut; in files of the user's own they stay where they
-    are. All tags are converted to `scheme` (None: that of the training file), by their spans.
+    are. All tags are converted to `scheme` (None: TRAINED, or plain labels as they are), by their spans.
 
     Raises:
         DataError: any finding under `strict`, fewer than two tags, too few sentences to split, a scheme that the tags
@@ -247,7 +249,7 @@ def settle_sentences(
         raise DataError(f"there is no scheme {scheme!r}; there are {', '.join(SCHEMES)}.")
     if scheme is not None and (scheme == PLAIN) != (look.scheme == PLAIN):
         raise DataError(f"the tags are {look.scheme}, which cannot be written as {scheme}; leave the scheme out.")
-    target = scheme or look.scheme
+    target = scheme or (PLAIN if look.scheme == PLAIN else TRAINED)
     splits: dict[str, list[Sentence]] = {name: [] for name in SPLITS}
     for name, file in look.files.items():
         own = look.scheme if name == "train" else scheme_beside(look.scheme, file)
