@@ -494,7 +494,7 @@ class Tag(Recipe):
 
     data: str | None = option(
         None, "What to learn from: a file of tagged sentences in columns (CoNLL), CoNLL-U, or JSON lines with text and "
-        "spans; .gz is read too.", group="data", common=True,
+        "spans; .gz is read too. kerastk:names is a small one that ships.", group="data", common=True,
     )  # fmt: skip
     dev: str | None = option(
         None, "A file of sentences by which the best model is chosen.", group="data", auto="a part of DATA", common=True

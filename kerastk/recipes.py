@@ -5,13 +5,13 @@ They are the TOML files of the folder `recipes/`, which a wheel carries inside t
 
 from pathlib import Path
 
+from kerastk import shipped
 from kerastk.recipe import Recipe, load
 
 
 def folder() -> Path:
-    """Where the shipped recipes lie: inside an installed package, or beside it in a checkout."""
-    installed = Path(__file__).parent / "shipped"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "recipes"
+    """Where the shipped recipes lie."""
+    return shipped.folder("recipes")
 
 
 def names() -> list[str]:

@@ -63,6 +63,27 @@ def pretrained_run(digits, small_run, tmp_path_factory):
         return kerastk.train(recipe, show=False)
 
 
+@pytest.fixture(scope="session")
+def names():
+    """The path of the small tagged corpus that ships."""
+    from kerastk import shipped
+
+    return shipped.data("kerastk:names")
+
+
+# A tagger that is trained in seconds.
+SMALL_TAGGER = {"width": 24, "word_size": 24, "batch_size": 400, "learning_rate": 0.01, "deterministic": True}
+
+
+@pytest.fixture(scope="session")
+def tagger_run(names, tmp_path_factory):
+    """A finished run of a tagger of names."""
+    import kerastk
+
+    folder = tmp_path_factory.mktemp("runs")
+    return kerastk.train(kerastk.Tag(data=names, epochs=8, runs=str(folder), **SMALL_TAGGER), show=False)
+
+
 def woken(model, photos):
     """The model with the batch statistics of `photos`: in a random network signals else die out or explode."""
     import keras

@@ -64,9 +64,10 @@ def test_the_wheel_holds_the_recipes(tmp_path):
     subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    assert (tmp_path / "site" / "kerastk" / "shipped" / "data" / "names.conll").is_file()
     code = "import kerastk.recipes as r; print(r.folder(), r.digits.base, *r.names())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "site", check=True, capture_output=True, text=True
     ).stdout.split()
-    assert done[0] == str(tmp_path / "site" / "kerastk" / "shipped")
+    assert done[0] == str(tmp_path / "site" / "kerastk" / "shipped" / "recipes")
     assert done[1:] == ["mobilenet_0.25", *recipes.names()]

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerastk import shipped
 from kerastk.datasets.schemes import PLAIN, SCHEMES, convert, legal
 from kerastk.datasets.sequence_data import SentenceData, open_tagged
 from kerastk.datasets.vocabulary import PARTS, Vocabulary
@@ -52,7 +53,7 @@ def source_of(recipe: Tag, data: Any = None) -> str:
         raise RecipeError("a tagger learns from files; give the path as data in the recipe.")
     if recipe.data is None:
         raise RecipeError("no data given; name a file of tagged sentences (columns, CoNLL-U or JSON lines).")
-    return recipe.data
+    return shipped.data(recipe.data)
 
 
 def stem(recipe: Tag, source: str) -> str:
