@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kerastk.datasets import columns, sequences, spanned
 from kerastk.datasets import sentence as limits
-from kerastk.datasets import sequences
 from kerastk.datasets.sequence_check import check_sentences
 from kerastk.datasets.sequences import open_sentences
 from kerastk.datasets.vocabulary import Vocabulary
@@ -32,27 +32,36 @@ def test_a_line_without_an_end_is_refused_before_it_is_read(content, name, file_
     assert message == f"{name}, line {number}: more than 4 MiB without an end of line."
 
 
-@pytest.mark.parametrize("byte", [b"a", b"\n", b" ", b"#\n", b"a O\n"])
-def test_what_unpacks_to_a_thousand_times_its_size_is_bounded(byte, file_refused, monkeypatch):
-    monkeypatch.setattr(limits, "MAX_LINES", 200_000)
-    monkeypatch.setattr(limits, "MAX_BYTES", 2**23)
-    packed = gzip.compress(byte * (2**24 // len(byte)))
+@pytest.mark.parametrize(
+    ("piece", "message"),
+    [
+        (b"a", "x.conll, line 1: more than 4 MiB without"),
+        (b"\n", "'x.conll' holds no sentences in its first 2,000 lines;"),
+        (b"#\n", "x.conll, line 5001: a file of more than 5,000 lines or 4 GiB; split it."),
+        (b"a O\n\n", "x.conll, line 5001: a file of more than 5,000 lines or 4 GiB; split it."),
+    ],
+)
+def test_what_unpacks_to_a_thousand_times_its_size_is_bounded(piece, message, file_refused, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_LINES", 5000)
+    packed = gzip.compress(piece * (2**24 // len(piece)))
     assert len(packed) < 100_000
-    message = file_refused(packed, megabytes=40)
-    assert message.startswith("x.conll, line ")
+    assert file_refused(packed).startswith(message)
 
 
-def test_a_sentence_that_never_ends_is_refused(file_refused):
-    message = file_refused(b"word\tO\n" * 300_000)
-    assert message == (
-        "x.conll, line 1: the sentence that begins here has more than 100,000 words; an empty line ends a sentence."
-    )
-    assert "has more than 100,000 words" in file_refused(
-        b"".join(b"%d\tw\tw\tX\tX\t_\t0\tx\t_\t_\n" % number for number in range(1, 110_000)), "x.conllu"
-    )
-    assert "100,000" in file_refused(
-        json.dumps({"text": "a " * 150_000, "spans": []}).encode(), "x.jsonl", megabytes=80
-    )
+def test_many_short_lines_are_bounded_by_their_bytes(file_refused, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_BYTES", 5000)
+    assert "x.conll, line 2001: a file of more than" in file_refused(b"a O\n\n" * 2000)
+
+
+def test_a_sentence_that_never_ends_is_refused(file_refused, monkeypatch):
+    for module in (limits, columns, spanned):
+        monkeypatch.setattr(module, "MAX_SENTENCE", 1000)
+    endless = "line 1: the sentence that begins here has more than 1,000 words; an empty line ends a sentence."
+    assert file_refused(b"word\tO\n" * 100_000, megabytes=4) == f"x.conll, {endless}"
+    lines = b"".join(b"%d\tw\tw\tX\tX\t_\t0\tx\t_\t_\n" % number for number in range(1, 3000))
+    assert file_refused(lines, "x.conllu", megabytes=4) == f"x.conllu, {endless}"
+    line = json.dumps({"text": "a " * 1500, "spans": []}).encode()
+    assert file_refused(line, "x.jsonl") == "x.jsonl, line 1: a sentence of 1,500 words; the limit is 1,000."
 
 
 def test_too_many_words_are_refused(file_refused, monkeypatch):
@@ -99,9 +108,9 @@ def test_json_that_is_made_to_hurt(line, file_refused):
     assert "x.jsonl, line 1: " in file_refused(line + b"\n", "x.jsonl", megabytes=120)
 
 
-WORDS = st.sampled_from(["a", "B-x", "I-x", "O", "#", "-DOCSTART-", "1", "1-2", "1.1", "_", "\xa0", "\t", " ", "\n", "\r", "\n\n",
-                         "{", '{"text": "a b", "spans": [[0, 1, "x"]]}', "# text = a", "SpaceAfter=No", "\ufeff", "é", "\u2028",
-                         "1\ta\ta\tX\tX\t_\t0\tx\t_\t_\n"])  # fmt: skip
+WORDS = st.sampled_from(["a", "B-x", "I-x", "O", "#", "-DOCSTART-", "1", "1-2", "1.1", "_", "\xa0", "\t", " ", "\n", "\r",
+                         "\n\n", "{", '{"text": "a b", "spans": [[0, 1, "x"]]}', "# text = a", "SpaceAfter=No", "\ufeff",
+                         "é", "\u2028", "1\ta\ta\tX\tX\t_\t0\tx\t_\t_\n"])  # fmt: skip
 
 
 @given(st.lists(WORDS | st.text(max_size=2), max_size=30).map("".join), st.sampled_from(["conll", "conllu", "jsonl"]))
@@ -109,11 +118,14 @@ WORDS = st.sampled_from(["a", "B-x", "I-x", "O", "#", "-DOCSTART-", "1", "1-2", 
 def test_any_text_is_read_or_refused_in_one_line(tmp_path, content, suffix):
     path = tmp_path / f"x.{suffix}"
     path.write_bytes(content.encode("utf-8", "surrogatepass"))
+    found = look = message = None
     try:
         found = open_sentences(path)
         look = check_sentences({"train": found}) if found.scheme is not None else None
     except KerastkError as error:
-        assert "\n" not in str(error)
+        message = str(error)
+    if message is not None:
+        assert "\n" not in message
         return
     for each in found.sentences:
         assert each.tokens
