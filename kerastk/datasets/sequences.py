@@ -74,7 +74,10 @@ def open_sentences(path: str | os.PathLike, *, columns: str | None = None, tag_c
     with Lines(path) as lines:
         sample = lines.sample()
         if not any(line.strip() for line in sample):
-            raise DataError(f"{str(path)!r} holds no sentences; expected a word and its tag a line, or JSON lines.")
+            where = f" in its first {len(sample):,} lines" if sample else ""
+            raise DataError(
+                f"{str(path)!r} holds no sentences{where}; expected a word and its tag a line, or JSON lines."
+            )
         kind = _kind(path, sample)
         if kind != "conll" and columns is not None:
             raise DataError(f"{str(path)!r} is {_NAMES[kind]}; columns {columns!r} would not be used. Leave it out.")

@@ -11,7 +11,8 @@ from kerastk.errors import DataError
 
 DEFAULTS = {
     "columns": None, "tag_column": None, "scheme": "iobes", "split": None, "fractions": (0.8, 0.1, 0.1),
-    "split_seed": None, "strict": False, "max_words": 1000, "min_count": 1, "fold_digits": True, "lower": False, "word_length": 12,
+    "split_seed": None, "strict": False, "max_words": 1000, "min_count": 1, "fold_digits": True, "lower": False,
+    "word_length": 12,
     "batch_words": 64, "max_length": 16, "word_dropout": 0.1, "seed": 0,
 }  # fmt: skip
 

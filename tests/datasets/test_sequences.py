@@ -165,7 +165,7 @@ def test_columns_that_do_not_fit_are_refused(options, message, refused):
         (b"EU\tO\nre\0jects\tO\n", "x.conll, line 2: a NUL character"),
         ("EU\tO\n".encode("utf-16"), "x.conll, line 1: UTF-16; expected UTF-8."),
         (b"", "x.conll' holds no sentences; expected a word and its tag a line, or JSON lines."),
-        (b"\n \n\r\n", "x.conll' holds no sentences"),
+        (b"\n \n\r\n", "x.conll' holds no sentences in its first 3 lines;"),
         (b"# only = a comment\n\n-DOCSTART- O\n", "x.conll' holds no sentences, only comments and empty lines."),
         (gzip.compress(CONLL.encode())[:-12], "cannot read 'x.conll' after line"),
         (b"\x1f\x8b" + bytes(50), "cannot read 'x.conll' after line 0:"),
