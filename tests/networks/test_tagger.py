@@ -11,7 +11,7 @@ from kerastk.errors import RecipeError, WeightsError
 from kerastk.networks import saved
 from kerastk.networks.characters import CharacterCNN
 from kerastk.networks.crf import CRF
-from kerastk.networks.tagger import Characters, Legal, objective, scores_model, tagger
+from kerastk.networks.tagger import Characters, Legal, kernel_notes, objective, scores_model, tagger
 from kerastk.testing import check_gradients
 from kerastk.training.device import set_precision
 
@@ -67,10 +67,9 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(params=NETWORKS, ids=str)
+@pytest.fixture(params=NETWORKS, ids=str, scope="module")
 def network(request):
-    options = NETWORKS[request.param]
-    model = small(**options)
+    model = small(**NETWORKS[request.param])
     return model, list(model.input)
 
 
@@ -84,12 +83,11 @@ def test_its_answers_have_the_shapes_and_padding_that_are_promised(network):
     assert {name: each.dtype.name for name, each in found.items()} == {"tags": "int32", "probabilities": "float32"}
     assert np.array_equal(found["tags"] < 0, ~real)
     np.testing.assert_allclose(found["probabilities"].sum(axis=-1), real, atol=1e-5)
-    assert model(given)["probabilities"].shape == model.output["probabilities"].shape[:0] + (3, TIME, TAGS)
 
 
 def test_more_padding_and_other_sentences_change_nothing(network):
     model, names = network
-    given, tags = sentences(names=names)
+    given, _ = sentences(names=names)
     found = arrays(model(given))
     longer = arrays(model(sentences(TIME + 5, names=names)[0]))
     assert np.array_equal(longer["tags"][:, :TIME], found["tags"])
@@ -240,3 +238,52 @@ def test_what_it_would_not_use_is_refused(options, message):
 def test_the_output_layer_is_what_was_asked_for():
     assert isinstance(small(legal=LEGAL).get_layer("probabilities"), CRF)
     assert np.array_equal(small(legal=LEGAL).get_layer("probabilities").transitions, LEGAL.transitions)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused kernel is used on TensorFlow alone")
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_conditions_of_the_fused_kernel_hold(cell, monkeypatch):
+    from keras.src.backend.tensorflow import rnn
+
+    monkeypatch.setattr(rnn, "_is_gpu_available", lambda: True)
+    asked = []
+    kernel = f"_cudnn_{cell}"
+
+    def unavailable(inputs, *given):
+        mask = next(each for each in given if getattr(each, "dtype", None) == "bool")
+        asked.append(bool(rnn._is_sequence_right_padded(mask)) and not bool(rnn._has_fully_masked_sequence(mask)))
+        raise rnn.tf.errors.NotFoundError(None, None, "no such kernel on this machine")
+
+    monkeypatch.setattr(rnn, kernel, unavailable)
+    model = small(cell=cell, layers=2, characters=LSTM)
+    model(sentences(TIME + 2)[0])
+    # Both directions of two layers; those of the characters are an LSTM in any case.
+    assert asked == [True] * (6 if cell == "lstm" else 4)
+    assert kernel_notes(model, device="gpu:0", xla=False) == [
+        "fused kernel on", "XLA off: it cannot compile the fused kernel"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "backend", "device", "xla", "expected"),
+    [
+        ({}, "tensorflow", "cpu", False, ("only a GPU has it", "XLA off: on a CPU each shape")),
+        ({}, "tensorflow", "cpu", True, ("only a GPU has it", "XLA on")),
+        ({"cell": "rnn"}, "tensorflow", "gpu:0", True, ("none for the cell rnn", "XLA on")),
+        ({"cell": "rnn"}, "tensorflow", "gpu:0", False, ("none for the cell rnn", "XLA off: Keras does without it")),
+        ({}, "jax", "gpu:0", True, ("on jax Keras does not use it for padded", "XLA on")),
+        ({}, "torch", "gpu:0", False, ("on torch Keras does not use it", "XLA off: the PyTorch backend has none")),
+    ],
+    ids=str,
+)
+def test_the_notes_say_what_runs_and_why_not(options, backend, device, xla, expected, monkeypatch):
+    model = small(characters=None, casings=0, **options)
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    notes = kernel_notes(model, device=device, xla=xla)
+    assert all(part in note for part, note in zip(expected, notes, strict=True)), notes
+
+
+def test_an_unusual_cell_is_told():
+    model = small()
+    model.get_layer("recurrent_1").forward_layer.unroll = True
+    assert kernel_notes(model, device="gpu:0", xla=False)[0].endswith("the usual one with tanh, sigmoid and biases")
