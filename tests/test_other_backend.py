@@ -12,6 +12,8 @@ HERE = Path(__file__).parent
 CHOICE = {
     "test_testing.py": "dense or dropout or caught",
     "networks/test_maxout.py": "gradients or same",
+    "networks/test_crf.py": "enumeration or gradients or padding or learns or same or float32",
+    "networks/test_tagger.py": "xla or equally or more_padding",
     "training/test_losses.py": "agrees or (formula and focal-None-weighted-0.1) or (nan and 2.0)",
     "training/test_schedules.py": "formula or beyond or bit_for_bit",
     "training/test_optimizers.py": "muon-0.2 or (averages and False-1)",

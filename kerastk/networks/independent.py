@@ -46,6 +46,10 @@ class Independent(keras.layers.Layer):
         """The mask goes on with both outputs."""
         return [mask, mask]
 
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        return super().get_config()
+
     @property
     def _precision(self) -> str:
         return "float64" if self.variable_dtype == "float64" else "float32"

@@ -112,6 +112,48 @@ def objective(model: keras.Model) -> "TokenLikelihood":
     return TokenLikelihood(model.get_layer("probabilities"))
 
 
+def kernel_notes(model: keras.Model, *, device: str, xla: bool) -> list[str]:
+    """Whether the recurrent layers run in the fused (cuDNN) kernel, and whether XLA compiles a step; why not, if not.
+
+    `device` is `cpu` or `gpu:N`, `xla` what `jit_compile` says of the compiled model.
+    """
+    backend = keras.backend.backend()
+    cell = model.get_layer("recurrent_1").forward_layer
+    reason = _unfused(cell, backend, device)
+    compiled = "XLA on: a step is compiled once for each shape of a batch"
+    if not xla or backend == "torch":
+        compiled = "XLA off: "
+        if backend == "torch":
+            compiled += "the PyTorch backend has none"
+        elif reason is None:
+            compiled += "it cannot compile the fused kernel"
+        elif device == "cpu":
+            compiled += "on a CPU each shape of a batch takes longer to compile than is won"
+        else:
+            compiled += "Keras does without it where runs are to be equal bit for bit"
+    return ["fused kernel on" if reason is None else f"fused kernel off: {reason}", compiled]
+
+
+def _unfused(cell: keras.layers.Layer, backend: str, device: str) -> str | None:
+    """Why a layer does not run in the fused kernel of a GPU, in words; None where it does."""
+    if not isinstance(cell, keras.layers.LSTM | keras.layers.GRU):
+        return "there is none for the cell rnn"
+    # What Keras asks for: tanh and sigmoid, biases, no unrolling, no recurrent dropout.
+    usual = cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid
+    if (
+        not usual
+        or not cell.use_bias
+        or cell.unroll
+        or cell.recurrent_dropout
+        or not getattr(cell, "reset_after", True)
+    ):
+        return "the cell is not the usual one with tanh, sigmoid and biases"
+    if device == "cpu":
+        return "only a GPU has it"
+    # Keras 3.15, backend/jax/rnn.py and backend/torch/rnn.py: any mask falls back to a loop.
+    return None if backend == "tensorflow" else f"on {backend} Keras does not use it for padded sentences"
+
+
 class TokenLikelihood(keras.losses.Loss):
     """The negative log-likelihood of a batch's tags under an output layer, over the number of its words.
 
