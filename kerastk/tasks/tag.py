@@ -15,6 +15,7 @@ from kerastk.errors import RecipeError, RunError
 from kerastk.evaluation.spans import surfaces, tagging
 from kerastk.networks import saved
 from kerastk.networks.tagger import Characters, Legal, objective as likelihood, scores_model, tagger
+from kerastk.networks.vectors import read_vectors, vector_words
 from kerastk.notation import schedule_numbers, split_fractions
 from kerastk.recipe import TAG_SPLIT, Tag
 from kerastk.run import Run
@@ -79,7 +80,7 @@ def gather(
 
 def open_data(recipe: Tag, source: str, known: Run | None = None) -> SentenceData:
     """The splits of a recipe's sentences."""
-    given = {} if recipe.vectors is None else {"extra": vectors.words(recipe.vectors)}
+    given = {} if recipe.vectors is None else {"extra": vector_words(recipe.vectors, most=recipe.max_words)}
     return open_tagged(
         source,
         dev=recipe.dev,
@@ -111,7 +112,7 @@ def build(recipe: Tag, vocabulary: Vocabulary, scheme: str) -> keras.Model:
     """The uncompiled tagger for a vocabulary whose tags are of a scheme."""
     matrix = None
     if recipe.vectors is not None:
-        matrix = vectors.matrix(recipe.vectors, vocabulary, seed=recipe.seed).values
+        matrix = read_vectors(recipe.vectors, vocabulary.words, seed=recipe.seed).matrix
     sizes, rules = vocabulary.sizes, None
     if recipe.output == "crf" and scheme != PLAIN:
         starts, transitions, ends = legal(vocabulary.tags, scheme)
