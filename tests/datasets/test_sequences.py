@@ -75,6 +75,7 @@ EXPECTED = [[("EU", "B-org"), ("rejects", "O")], [("German", "B-misc"), ("call",
         "-DOCSTART-\tO\n" + CONLL,
         "# a comment of many words\n" + CONLL.replace("\n\n", "\n\n# id = 2\n"),
         gzip.compress(CONLL.encode()),
+        "# a comment\twith tabs\tin it\n" + CONLL.replace("\t", " "),
     ],
 )
 def test_column_files_of_all_sorts_are_the_same_sentences(content, opened):
@@ -119,7 +120,9 @@ def test_columns_are_guessed_and_told(row, columns, opened):
 
 def test_named_columns_are_taken_as_named(opened):
     content = "EU NNP I-NP B-org\nrejects VBZ I-VP O\n"
-    assert opened(content, columns="word,pos,-,tag").sentences[0].tags == ("B-org", "O")
+    found = opened(content, columns="word,pos,-,tag")
+    assert found.sentences[0].tags == ("B-org", "O")
+    assert found.findings == []
     found = opened(content, columns="word,pos,chunk,tag", tag_column="pos")
     assert found.sentences[0].tags == ("NNP", "VBZ")
     assert (found.columns, found.guessed, found.scheme) == (("word", "pos", "-", "-"), False, "plain")

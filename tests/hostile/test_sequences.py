@@ -108,9 +108,9 @@ def test_json_that_is_made_to_hurt(line, file_refused):
     assert "x.jsonl, line 1: " in file_refused(line + b"\n", "x.jsonl", megabytes=120)
 
 
-WORDS = st.sampled_from(["a", "B-x", "I-x", "O", "#", "-DOCSTART-", "1", "1-2", "1.1", "_", "\xa0", "\t", " ", "\n", "\r",
-                         "\n\n", "{", '{"text": "a b", "spans": [[0, 1, "x"]]}', "# text = a", "SpaceAfter=No", "\ufeff",
-                         "é", "\u2028", "1\ta\ta\tX\tX\t_\t0\tx\t_\t_\n"])  # fmt: skip
+WORDS = st.sampled_from(["a", "B-x", "I-x", "O", "#", "-DOCSTART-", "1", "1-2", "1.1", "_", "\xa0", "\t", " ", "\n",
+                         "\r", "\n\n", "{", '{"text": "a b", "spans": [[0, 1, "x"]]}', "# text = a", "SpaceAfter=No",
+                         "\ufeff", "é", "\u2028", "1\ta\ta\tX\tX\t_\t0\tx\t_\t_\n"])  # fmt: skip
 
 
 @given(st.lists(WORDS | st.text(max_size=2), max_size=30).map("".join), st.sampled_from(["conll", "conllu", "jsonl"]))
