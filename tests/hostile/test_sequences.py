@@ -101,7 +101,7 @@ def test_numbers_of_conllu_that_are_too_large(line, file_refused):
         b'{"text": "a", "spans": [[0, 1e999, "x"]]}',
         b'{"text": "a", "spans": [[0, NaN, "x"]]}',
         b'{"text": "a", "spans": [[0, 1, "' + b"x" * 100_000 + b'"], [0, 1, "y"]]}',
-        b'{"text": "a", "spans": [' + b'[0, 1, "x"],' * 100_000 + b'[0, 1, "x"]]}',
+        b'{"text": "a", "spans": [' + b'[0, 1, "x"],' * 20_000 + b'[0, 1, "x"]]}',
     ],
 )
 def test_json_that_is_made_to_hurt(line, file_refused):
@@ -114,7 +114,7 @@ WORDS = st.sampled_from(["a", "B-x", "I-x", "O", "#", "-DOCSTART-", "1", "1-2", 
 
 
 @given(st.lists(WORDS | st.text(max_size=2), max_size=30).map("".join), st.sampled_from(["conll", "conllu", "jsonl"]))
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_read_or_refused_in_one_line(tmp_path, content, suffix):
     path = tmp_path / f"x.{suffix}"
     path.write_bytes(content.encode("utf-8", "surrogatepass"))
