@@ -39,7 +39,7 @@ class Sentence:
     @property
     def sha256(self) -> str:
         """A hash of the tokens."""
-        return hashlib.sha256("\0".join(self.tokens).encode()).hexdigest()
+        return hashlib.sha256("\0".join(self.tokens).encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def place(self) -> str:

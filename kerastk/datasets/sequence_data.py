@@ -217,7 +217,7 @@ def look_at(
 
 def _is_another_kind(path: str | os.PathLike) -> bool:
     name = os.fspath(path).lower().removesuffix(".gz")
-    return name.endswith((".jsonl", ".ndjson", ".conllu"))
+    return name.endswith((".jsonl", ".ndjson", ".json", ".conllu"))
 
 
 def settle_sentences(

@@ -93,9 +93,10 @@ def open_sentences(path: str | os.PathLike, *, columns: str | None = None, tag_c
             names = conllu_columns(tag_column or "upos")
             found = read_conllu(lines, tag_column or "upos")
         else:
-            separator = "\t" if any("\t" in line.strip() for line in sample) else None
+            separator = "\t" if any("\t" in line.strip() for line in sample if not line.startswith("#")) else None
             names = guess(lines, sample, separator, tag_column) if columns is None else named(columns, tag_column)
-            found = read_columns(lines, names, separator, sample, findings)
+            # Who names the columns knows which ones are left out.
+            found = read_columns(lines, names, separator, sample, findings if columns is None else [])
         sentences = list(_bounded(lines, found))
     if not sentences:
         raise DataError(f"{str(path)!r} holds no sentences, only comments and empty lines.")
@@ -108,7 +109,7 @@ def open_sentences(path: str | os.PathLike, *, columns: str | None = None, tag_c
 
 def _kind(path: Path, sample: list[str]) -> str:
     suffixes = [each.lower() for each in path.suffixes if each.lower() != ".gz"]
-    if suffixes and suffixes[-1] in (".jsonl", ".ndjson"):
+    if suffixes and suffixes[-1] in (".jsonl", ".ndjson", ".json"):
         return "jsonl"
     if suffixes and suffixes[-1] == ".conllu":
         return "conllu"

@@ -1,3 +1,4 @@
+import ast
 import dataclasses
 import itertools
 import json
@@ -8,6 +9,7 @@ from kerastk.datasets.schemes import spans
 from kerastk.datasets.sequence_data import look_at, open_tagged, settle_sentences
 from kerastk.datasets.vocabulary import Vocabulary
 from kerastk.errors import DataError
+from tests.test_imports import loaded_by
 
 DEFAULTS = {
     "columns": None, "tag_column": None, "scheme": "iobes", "split": None, "fractions": (0.8, 0.1, 0.1),
@@ -220,6 +222,12 @@ def test_the_vocabulary_is_that_of_the_training_split_or_a_given_one(file):
     assert again.vocabulary is given
     inputs, _ = again.val.batch(0, 0)
     assert set(inputs["words"].ravel().tolist()) == {0, 1, 2}
+
+
+def test_reading_sentences_needs_no_keras():
+    heavy = loaded_by("import kerastk.datasets.sequence_data, kerastk.evaluation.spans")
+    # Grain imports jax by itself, where it is installed.
+    assert not {"keras", "tensorflow", "matplotlib"} & set(ast.literal_eval(heavy))
 
 
 def test_batches_of_all_splits_have_few_shapes_between_them(file):

@@ -74,7 +74,8 @@ EXPECTED = [[("EU", "B-org"), ("rejects", "O")], [("German", "B-misc"), ("call",
         "-DOCSTART- O\n\n" + CONLL.replace("\n\n", "\n\n-DOCSTART- -X- O O\n\n"),
         "-DOCSTART-\tO\n" + CONLL,
         "# a comment of many words\n" + CONLL.replace("\n\n", "\n\n# id = 2\n"),
-        gzip.compress(CONLL.encode()),
+        gzip.compress(CONLL.encode(), mtime=0),
+        "# a comment\twith tabs\tin it\n" + CONLL.replace("\t", " "),
     ],
 )
 def test_column_files_of_all_sorts_are_the_same_sentences(content, opened):
@@ -119,7 +120,9 @@ def test_columns_are_guessed_and_told(row, columns, opened):
 
 def test_named_columns_are_taken_as_named(opened):
     content = "EU NNP I-NP B-org\nrejects VBZ I-VP O\n"
-    assert opened(content, columns="word,pos,-,tag").sentences[0].tags == ("B-org", "O")
+    found = opened(content, columns="word,pos,-,tag")
+    assert found.sentences[0].tags == ("B-org", "O")
+    assert found.findings == []
     found = opened(content, columns="word,pos,chunk,tag", tag_column="pos")
     assert found.sentences[0].tags == ("NNP", "VBZ")
     assert (found.columns, found.guessed, found.scheme) == (("word", "pos", "-", "-"), False, "plain")
@@ -167,7 +170,7 @@ def test_columns_that_do_not_fit_are_refused(options, message, refused):
         (b"", "x.conll' holds no sentences; expected a word and its tag a line, or JSON lines."),
         (b"\n \n\r\n", "x.conll' holds no sentences in its first 3 lines;"),
         (b"# only = a comment\n\n-DOCSTART- O\n", "x.conll' holds no sentences, only comments and empty lines."),
-        (gzip.compress(CONLL.encode())[:-12], "cannot read 'x.conll' after line"),
+        (gzip.compress(CONLL.encode(), mtime=0)[:-12], "cannot read 'x.conll' after line"),
         (b"\x1f\x8b" + bytes(50), "cannot read 'x.conll' after line 0:"),
     ],
 )

@@ -66,6 +66,11 @@ def test_json_lines_are_recognised_by_their_content(opened):
     assert opened({"text": TEXT, "spans": []}, name="x.txt").kind == "jsonl"
 
 
+def test_a_list_of_objects_is_told_what_is_expected(opened):
+    with pytest.raises(DataError, match=r'x\.json, line 1: a list; expected {"text": "\.\.\.", "spans"'):
+        opened([{"text": TEXT, "spans": MARKS}], name="x.json")
+
+
 def test_texts_are_cut_into_sentences_but_not_inside_a_span(opened):
     text = "  Ann Lee left. She wrote. Stop! In the name of love, sings Diana."
     song = text.index("Stop!")

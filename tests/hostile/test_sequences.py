@@ -101,20 +101,20 @@ def test_numbers_of_conllu_that_are_too_large(line, file_refused):
         b'{"text": "a", "spans": [[0, 1e999, "x"]]}',
         b'{"text": "a", "spans": [[0, NaN, "x"]]}',
         b'{"text": "a", "spans": [[0, 1, "' + b"x" * 100_000 + b'"], [0, 1, "y"]]}',
-        b'{"text": "a", "spans": [' + b'[0, 1, "x"],' * 100_000 + b'[0, 1, "x"]]}',
+        b'{"text": "a", "spans": [' + b'[0, 1, "x"],' * 20_000 + b'[0, 1, "x"]]}',
     ],
 )
 def test_json_that_is_made_to_hurt(line, file_refused):
     assert "x.jsonl, line 1: " in file_refused(line + b"\n", "x.jsonl", megabytes=120)
 
 
-WORDS = st.sampled_from(["a", "B-x", "I-x", "O", "#", "-DOCSTART-", "1", "1-2", "1.1", "_", "\xa0", "\t", " ", "\n", "\r",
-                         "\n\n", "{", '{"text": "a b", "spans": [[0, 1, "x"]]}', "# text = a", "SpaceAfter=No", "\ufeff",
-                         "é", "\u2028", "1\ta\ta\tX\tX\t_\t0\tx\t_\t_\n"])  # fmt: skip
+WORDS = st.sampled_from(["a", "B-x", "I-x", "O", "#", "-DOCSTART-", "1", "1-2", "1.1", "_", "\xa0", "\t", " ", "\n",
+                         "\r", "\n\n", "{", '{"text": "a b", "spans": [[0, 1, "x"]]}', "# text = a", "SpaceAfter=No",
+                         "\ufeff", "é", "\u2028", "1\ta\ta\tX\tX\t_\t0\tx\t_\t_\n"])  # fmt: skip
 
 
 @given(st.lists(WORDS | st.text(max_size=2), max_size=30).map("".join), st.sampled_from(["conll", "conllu", "jsonl"]))
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_read_or_refused_in_one_line(tmp_path, content, suffix):
     path = tmp_path / f"x.{suffix}"
     path.write_bytes(content.encode("utf-8", "surrogatepass"))
