@@ -1,3 +1,4 @@
+import importlib
 import itertools
 import json
 import zipfile
@@ -243,8 +244,7 @@ def test_the_output_layer_is_what_was_asked_for():
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused kernel is used on TensorFlow alone")
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_the_conditions_of_the_fused_kernel_hold(cell, monkeypatch):
-    from keras.src.backend.tensorflow import rnn
-
+    rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
     monkeypatch.setattr(rnn, "_is_gpu_available", lambda: True)
     asked = []
     kernel = f"_cudnn_{cell}"
