@@ -21,8 +21,9 @@ CLASSES = {
     "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Cropping2D",
     "CustomScaleLayer", "DTypePolicy", "Dense", "DepthwiseConv2D", "Dropout", "Flip", "Functional",
     "GlobalAveragePooling2D", "GlorotUniform", "HeNormal", "InputLayer", "LayerNormalization", "LayerScale",
-    "LecunNormal", "MaxPooling2D", "Multiply", "Normalization", "Ones", "ReLU", "Rescaling", "Reshape",
-    "SeparableConv2D", "Sequential", "Softmax", "VarianceScaling", "ZeroPadding2D", "Zeros", "__keras_tensor__",
+    "LeakyReLU", "LecunNormal", "MaxPooling2D", "Multiply", "Normalization", "Ones", "RandomNormal", "RandomUniform",
+    "ReLU", "Rescaling", "Reshape", "SeparableConv2D", "Sequential", "Softmax", "VarianceScaling", "ZeroPadding2D",
+    "Zeros", "__keras_tensor__",
 }  # fmt: skip
 # Our own layers, by the name under which Keras knows them.
 OURS = {"kerastk>Maxout": Maxout}
