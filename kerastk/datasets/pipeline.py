@@ -181,9 +181,7 @@ class Split(Rows):
             random = generator(seed, epoch, photo.sha256)
             box = policy.crop.box(*self._canvas(photo), random) if policy.crop else None
             pixels = decode(data, self.image_size, resize=self.resize, box=box)
-            for step in policy.steps:
-                pixels = step(pixels, random)
-            return np.ascontiguousarray(pixels)
+            return np.ascontiguousarray(policy(pixels, random))
         except PhotoError as error:
             # TensorFlow would hide it in an error of its own; the trainer looks here.
             self.failure = DataError(f"{photo.path}: {error}. Put the photo back.")
