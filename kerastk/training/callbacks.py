@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from kerastk.datasets.pipeline import Rows
-from kerastk.errors import Diverged
+from kerastk.errors import Diverged, RecipeError
 from kerastk.evaluation.metrics import cross_entropy, equal_classes, temperature
 from kerastk.evaluation.scores import of_rows
 from kerastk.training.phases import inner_optimizers, learning_rate
@@ -147,8 +147,8 @@ class Guard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Look at what the epoch's last batch has left behind."""
-        if not np.isfinite(logs[MONITOR]):
-            self._refuse(f"{MONITOR} is no longer a number after epoch {self._epoch}")
+        if not np.isfinite((logs or {}).get(self.monitor, 0.0)):
+            self._refuse(f"{self.monitor} is no longer a number after epoch {self._epoch}")
 
     def _refuse(self, what: str) -> None:
         rate = learning_rate(self.model.optimizer)
@@ -181,14 +181,15 @@ class Averaged(keras.callbacks.Callback):
 
 
 class Plateau(keras.callbacks.Callback):
-    """Lowers the learning rate to `factor` of it after `patience` epochs of a phase without a better `MONITOR`.
+    """Lowers the learning rate to `factor` of it after `patience` epochs of a phase without a lower `monitor`.
 
-    During the first `warmup_steps` batches of a phase it rises linearly from 0. A phase sets `warmup_steps`.
+    During the first `warmup_steps` batches of a phase it rises linearly from 0; a run's phases set `warmup_steps`. The
+    optimizer, or each one inside of it, must have a number as its learning rate, and no schedule.
     """
 
-    def __init__(self, factor: float, patience: int):
+    def __init__(self, factor: float, patience: int, *, monitor: str = MONITOR, warmup_steps: int = 0):
         super().__init__()
-        self.factor, self.patience, self.warmup_steps = factor, patience, 0
+        self.factor, self.patience, self.monitor, self.warmup_steps = factor, patience, monitor, warmup_steps
         self._scale, self._lowest, self._waited, self._step = 1.0, float("inf"), 0, 0
         self._rates: list[float] = []
 
@@ -210,7 +211,9 @@ class Plateau(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Compare, and lower."""
-        value = logs[MONITOR]
+        if self.monitor not in (logs or {}):
+            raise RecipeError(f"Plateau watches {self.monitor}; this fit gives {', '.join(logs or {}) or 'nothing'}.")
+        value = logs[self.monitor]
         self._waited = 0 if value < self._lowest else self._waited + 1
         self._lowest = min(self._lowest, value)
         if self._waited >= self.patience:

@@ -31,8 +31,9 @@ from kerastk.training.cache import (
     cached_splits,
     shown_views,
 )
-from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Guard, Plateau, Validation
+from kerastk.training.callbacks import MONITOR, Best, Deadline, EpochRows, Guard, Last, Plateau, Validation
 from kerastk.training.device import batch_that_fits, out_of_memory
+from kerastk.training.gradients import watch_gradients
 from kerastk.training.keeper import Keeper
 from kerastk.training.lr_find import RangeTest, range_test
 from kerastk.training.phases import Phase, Probe, optimizer, prepare, quicken_statistics, regularise, warmup_steps
@@ -262,7 +263,7 @@ class Fitting:
         phase = replace(phase, learning_rate=phase.learning_rate * 0.5**self.guard.rollbacks)
         made = optimizer(phase, train.steps, model=self.model, **self.optimisation)
         if self.gradient_norms:
-            gradients.watch(made, self.model, fitted.trainable_variables)
+            watch_gradients(made, self.model, fitted.trainable_variables)
         made.build(fitted.trainable_variables)
         if self.plateau is not None:
             self.plateau.warmup_steps = warmup_steps(phase, train.steps)
@@ -305,7 +306,7 @@ class Fitting:
         def made(curve: Callable) -> keras.optimizers.Optimizer:
             return optimizer(phase, train.steps, model=self.model, curve=curve, **self.optimisation)
 
-        result = range_test(fitted, batches, made, self.objective)
+        result = range_test(fitted, batches, made, self.objective["loss"])
         self.screen.ranged(result)
         self.found(result)
         return result.suggestion

@@ -34,13 +34,18 @@ class Noted:
     norms: keras.Variable
 
 
-def watch(optimizer: keras.optimizers.Optimizer, model: keras.Model, trained: Sequence[keras.Variable]) -> None:
+def watch_gradients(
+    optimizer: keras.optimizers.Optimizer, model: keras.Model, trained: Sequence[keras.Variable]
+) -> None:
     """Let the optimizer, not built yet, note the norms of the gradients of `trained`, by the stages of `model`.
 
     A wrapping optimizer would have its own iterations and learning rate, which others ask for; so the method is
     replaced. Inside of a LossScaleOptimizer the gradients are unscaled, and steps without finite ones are left out.
     """
     made = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(model, keras.Sequential):
+        # It is no graph by itself.
+        model = keras.Model(model.inputs[0], model.outputs[0])
     place_of = {id(variable): place for place, variable in enumerate(trained)}
     layers = {layer.name: layer for layer in model.layers}
     places, names, reach = [], [], []
