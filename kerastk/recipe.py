@@ -124,7 +124,8 @@ class Recipe:
     )  # fmt: skip
     nesterov: bool | None = option(None, "Nesterov's momentum, of sgd and muon.", group="training", auto="on for muon")
     accumulate: int | None = option(
-        None, "Batches whose gradients make one step: a batch size that the memory has no room for.",
+        None, "Batches whose gradients make one step: a batch size that the memory has no room for. It goes over the "
+        "ends of epochs; what is left at the end of a phase makes no step.",
         group="training", auto="1", low=1, high=10_000,
     )  # fmt: skip
     ema: float | None = option(

@@ -12,7 +12,7 @@ import numpy as np
 from kerastk import tasks
 from kerastk.datasets.photos import PhotoData
 from kerastk.datasets.source import Source
-from kerastk.errors import RunError
+from kerastk.errors import RecipeError, RunError
 from kerastk.notation import profile_steps, size_bytes
 from kerastk.recipe import CACHE_SIZE, Recipe
 from kerastk.run import Run, next_name
@@ -93,9 +93,29 @@ def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False,
         notes = []
         if resolved.probe == "train" and recipe.probe != "train":
             notes.append(f"the head is trained in minibatches, not solved: {task.too_large(model, opened)}")
+        if (resolved.accumulate or 1) > 1:
+            for phase in phases:
+                notes += _left_over(phase, phase.epochs * opened.train.steps, resolved.accumulate)
     return Plan(
         resolved, opened, model, phases, choices, device, reason, trainable, notes, stem, looking, begun
     )  # fmt: skip
+
+
+def _left_over(phase: Phase | Probe, batches: int, accumulate: int) -> list[str]:
+    """What to say of the batches at a phase's end that are too few for a step.
+
+    Raises:
+        RecipeError: they are all that there are.
+    """
+    if 0 < batches < accumulate:
+        raise RecipeError(
+            f"accumulate {accumulate} would make no step in phase {phase.name}, which has {batches} batches; use at "
+            f"most {batches}."
+        )
+    left = batches % accumulate
+    if not left:
+        return []
+    return [f"the last {left} of the {batches} batches of phase {phase.name} make no step (accumulate {accumulate})"]
 
 
 def _choice(recipe: Recipe, model: keras.Model, data: PhotoData, phase: Phase) -> Choice:

@@ -97,6 +97,17 @@ def test_the_recipe_of_a_run_plans_the_same_again(pretrained_run, small_run):
         assert dataclasses.replace(again.recipe, name=run.path.name) == run.recipe
 
 
+def test_batches_that_are_too_few_for_a_step_are_told_of_and_none_at_all_refused(digits, tmp_path):
+    def notes(**values):
+        # 112 photos: 4 batches an epoch.
+        return plan(recipe(digits, tmp_path, batch_size=32, **values), screen=Screen(show=False)).notes
+
+    assert notes(epochs=3, accumulate=6) == notes(epochs=3) == []
+    assert notes(epochs=3, accumulate=5) == ["the last 2 of the 12 batches of phase all make no step (accumulate 5)"]
+    with pytest.raises(RecipeError, match=r"no step in phase all, which has 12 batches; use at most 12\."):
+        notes(epochs=3, accumulate=13)
+
+
 def test_a_saved_model_can_be_trained_on_by_plain_keras(small_run, pretrained_run):
     for run in (small_run, pretrained_run):
         model = keras.saving.load_model(run.model_keras)
