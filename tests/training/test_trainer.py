@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import kerastk
 from kerastk.errors import DataError, Diverged, RecipeError, WeightsError
 from kerastk.screen import Screen
+from kerastk.tasks.finetune import settle_base
 from kerastk.training.plan import plan
 from tests.conftest import SMALL
 
@@ -114,6 +115,15 @@ def test_a_saved_model_can_be_trained_on_by_plain_keras(small_run, pretrained_ru
         assert all(layer.trainable for layer in model.layers)
         momenta = {layer.momentum for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
         assert momenta == {0.99}
+
+
+def test_muon_is_refused_where_it_would_be_adamw_for_all_but_the_head(tmp_path):
+    for base, said in (("efficientnet_b0", "efficientnet_b0"), (None, "mobilenet_v2")):
+        with pytest.raises(RecipeError, match=f"^muon turns matrices alone, and {said} has none below its head; "):
+            # The data is not even looked for: it does not exist.
+            kerastk.train(kerastk.Finetune(data=str(tmp_path / "nowhere"), base=base, optimizer="muon"))
+    asked = kerastk.Finetune(base="convnext_tiny", optimizer="muon")
+    assert settle_base(asked).optimizer == "muon"
 
 
 def test_what_is_no_recipe_is_refused():
