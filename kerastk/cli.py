@@ -91,6 +91,9 @@ gate = click.option(
     "--assert-accuracy", type=click.FloatRange(0, 1), metavar="SHARE",
     help="Exit with code 1 if the accuracy on the test split (else validation) is lower.",
 )  # fmt: skip
+last_model = click.option(
+    "--last", is_flag=True, help="Ask the model of the last epoch, of a run with --keep-last, in place of the best one."
+)
 
 
 @commands.command(cls=RecipeCommand, recipe=Finetune)
@@ -220,8 +223,9 @@ def _gate(accuracy: float, wanted: float) -> None:
     help="Probabilities after temperature scaling, as the saved model gives them, or before: undone by the temperature "
     "in metrics.json. The answers are the same.",
 )  # fmt: skip
+@last_model
 def predict(
-    run: str, inputs: tuple[str, ...], out: Path | None, top: int, threads: int | None, calibrated: bool
+    run: str, inputs: tuple[str, ...], out: Path | None, top: int, threads: int | None, calibrated: bool, last: bool
 ) -> None:
     """Let the model of RUN answer for photos.
 
@@ -235,7 +239,7 @@ def predict(
         # Before the model is loaded, which takes seconds.
         check_ending(out, ENDINGS)
     start_backend()
-    predictor = kerastk.load(run, calibrated=calibrated)
+    predictor = kerastk.load(run, calibrated=calibrated, last=last)
     if top > len(predictor.classes):
         raise RecipeError(f"--top must be at most the number of classes, {len(predictor.classes)}; got {top}.")
     found = predictor.stream(inputs, top=top, threads=threads)
@@ -259,8 +263,9 @@ def predict(
 @click.argument("run")
 @click.argument("data")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures to a .json file.")
+@last_model
 @gate
-def evaluate(run: str, data: str, out: Path | None, assert_accuracy: float | None) -> None:
+def evaluate(run: str, data: str, out: Path | None, last: bool, assert_accuracy: float | None) -> None:
     """Measure the model of RUN on labelled DATA.
 
     Photos that it was trained on, by content, are pointed out.
@@ -273,7 +278,7 @@ def evaluate(run: str, data: str, out: Path | None, assert_accuracy: float | Non
 
     start_backend()
     screen = Screen()
-    figures = measure(kerastk.load(run), data)
+    figures = measure(kerastk.load(run, last=last), data)
     screen.figures("all", figures)
     if figures["trained_on"]:
         screen.warn(

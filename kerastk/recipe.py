@@ -45,7 +45,7 @@ CACHE_SIZE = "20GB"
 _OF_TRAINING = (
     "optimizer", "momentum", "nesterov", "accumulate", "ema", "schedule", "weight_decay", "clipnorm", "l1", "l2",
     "patience", "min_delta", "start_from_epoch", "time", "on_nan", "label_smoothing", "focal_gamma", "dropout", "views",
-    "cache_dtype", "epoch_parts", "histograms", "gradient_norms", "profile",
+    "cache_dtype", "epoch_parts", "histograms", "gradient_norms", "profile", "keep_last",
 )  # fmt: skip
 # Paths may be long; and to what is nested deep, tomllib gives memory by the square of its length.
 _LARGEST = 2**15
@@ -180,6 +180,9 @@ class Recipe:
         None, "The run's name; must be new.", group="output", auto="<data>-<base>-<n>", common=True
     )
     runs: str = option("runs", "The folder of runs.", group="output")
+    keep_last: bool = option(
+        False, "Keep the model of the last epoch too, as last.keras beside the best one.", group="output"
+    )
     histograms: bool = option(
         False, "Show TensorBoard the distribution of each trained weight after each epoch.", group="output"
     )

@@ -99,6 +99,7 @@ class Run:
     events = property(lambda self: self.path / "events")
     checkpoint = property(lambda self: self.path / "checkpoint")
     model_keras = property(lambda self: self.path / "model.keras")
+    last_keras = property(lambda self: self.path / "last.keras")
     neighbours_npz = property(lambda self: self.path / "neighbours.npz")
     labels_json = property(lambda self: self.path / "labels.json")
     metrics_json = property(lambda self: self.path / "metrics.json")
@@ -258,6 +259,11 @@ class Run:
     def write_model(self, model: Any) -> None:
         """model.keras"""
         with atomic_path(self.model_keras) as temporary:
+            model.save(temporary)
+
+    def write_last(self, model: Any) -> None:
+        """last.keras, of a run with keep_last."""
+        with atomic_path(self.last_keras) as temporary:
             model.save(temporary)
 
     def write_neighbours(self, neighbours: Any) -> None:

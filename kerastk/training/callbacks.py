@@ -95,9 +95,7 @@ class Best(keras.callbacks.Callback):
         """Keep the weights if they are better than the best so far; `epoch` counts from 1, the probe is 0."""
         if value < self.value:
             self.value, self.epoch, self.temperature = value, epoch, temperature
-            scaled = {id(variable) for variable in self.source.get_layer("head").variables}
-            values = [(np.array(variable), id(variable) in scaled) for variable in self.source.variables]
-            self._weights = [value / temperature if is_scaled else value for value, is_scaled in values]
+            self._weights = _calibrated(self.source, temperature)
 
     def restore(self) -> None:
         """Put the best weights into the source model."""
@@ -116,16 +114,59 @@ class Best(keras.callbacks.Callback):
     _KEPT = ("value", "epoch", "temperature", "_weights", "_phase_value", "_phase_epochs", "_waited")
 
 
+class Last(keras.callbacks.Callback):
+    """Keeps the weights of the last epoch that was judged, calibrated as those of `Best` are; it stands beside it."""
+
+    def __init__(self, source: keras.Model, validation: Validation):
+        super().__init__()
+        self.source, self.validation = source, validation
+        self.epoch: int | None = None
+        self.temperature = 1.0
+        self._weights: list[np.ndarray] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Keep."""
+        self.keep(epoch + 1, self.validation.temperature)
+
+    def keep(self, epoch: int, temperature: float = 1.0) -> None:
+        """Keep the weights as they are; `epoch` counts from 1, the probe is 0."""
+        self.epoch, self.temperature = epoch, temperature
+        self._weights = _calibrated(self.source, temperature)
+
+    def restore(self) -> None:
+        """Put the last weights into the source model."""
+        for variable, value in zip(self.source.variables, self._weights, strict=True):
+            variable.assign(value)
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {name: getattr(self, name) for name in self._KEPT}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What a checkpoint kept."""
+        for name in self._KEPT:
+            setattr(self, name, state[name])
+
+    _KEPT = ("epoch", "temperature", "_weights")
+
+
+def _calibrated(source: keras.Model, temperature: float) -> list[np.ndarray]:
+    """The variables of the model, those of its head divided by the temperature."""
+    scaled = {id(variable) for variable in source.get_layer("head").variables}
+    values = [(np.array(variable), id(variable) in scaled) for variable in source.variables]
+    return [value / temperature if is_scaled else value for value, is_scaled in values]
+
+
 class Guard(keras.callbacks.Callback):
     """Raises `Diverged` at the first batch after which the loss is no longer a number, or an epoch's figure.
 
-    It comes after `Validation`, and before what writes. `rollbacks` counts how often the run went back for it, each
-    time to half the learning rate.
+    In a run it comes after `Validation`, and before what writes. `rollbacks` counts how often the run went back for it,
+    each time to half the learning rate. `monitor` is the epoch's figure, which is not looked at where there is none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monitor: str = MONITOR) -> None:
         super().__init__()
-        self.rollbacks = 0
+        self.monitor, self.rollbacks = monitor, 0
         self._epoch = 0
 
     def get_state(self) -> dict[str, Any]:

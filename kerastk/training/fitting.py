@@ -19,7 +19,7 @@ from kerastk.evaluation.scores import of_batch
 from kerastk.networks.cuts import TRAINING_WORK, features, kept_values
 from kerastk.notation import MOST_ROLLBACKS
 from kerastk.screen import Screen
-from kerastk.training import gradients, probe
+from kerastk.training import probe
 from kerastk.training.cache import (
     MIRROR,
     PLAIN,
@@ -73,6 +73,8 @@ class Fitting:
     found: Callable[[RangeTest], None] = lambda result: None
     # Drops what TensorBoard and the log hold beyond a checkpoint's state; None where a run does not go back.
     rewind: Callable[[dict[str, Any]], None] | None = None
+    # Where the last model is kept beside the best.
+    last: Last | None = None
     deadline: Deadline | None = None
     plateau: Plateau | None = None
     # Whether the optimizers note the norms of the gradients.
@@ -198,6 +200,8 @@ class Fitting:
             figures[f"{prefix}cross_entropy"] = figures[f"{prefix}loss"] = log_loss(scores, labels, weights)
         seconds = time.perf_counter() - begin
         self.best.consider(figures[MONITOR], 0)
+        if self.last is not None:
+            self.last.keep(0)
         self.rows.add(
             {
                 "phase": phase.name,

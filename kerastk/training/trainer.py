@@ -28,7 +28,17 @@ from kerastk.run import Run
 from kerastk.screen import Screen
 from kerastk.training import resuming
 from kerastk.training.cache import Activations
-from kerastk.training.callbacks import MONITOR, Averaged, Best, Deadline, EpochRows, Guard, Plateau, Validation
+from kerastk.training.callbacks import (
+    MONITOR,
+    Averaged,
+    Best,
+    Deadline,
+    EpochRows,
+    Guard,
+    Last,
+    Plateau,
+    Validation,
+)
 from kerastk.training.checkpoint import Checkpoints
 from kerastk.training.device import set_precision
 from kerastk.training.fitting import Fitting
@@ -263,7 +273,8 @@ def _execute(
     plateau = Plateau(**{"factor": 0.3, "patience": PLATEAU_PATIENCE, **numbers}) if name == "plateau" else None
     averaged = None if recipe.ema is None else Averaged()
     guard = Guard()
-    judging = [validation, guard, best]
+    last = Last(model, validation) if recipe.keep_last else None
+    judging = [validation, guard, best] if last is None else [validation, guard, best, last]
     if averaged is not None:
         judging = [averaged, *judging, averaged.back]
     steering = [each for each in (deadline, plateau) if each is not None]
@@ -296,6 +307,7 @@ def _execute(
                 guard=guard,
                 found=lambda result: (found or _write_rate)(run, result),
                 rewind=rewind if recipe.on_nan == "rollback" else None,
+                last=last,
                 deadline=deadline,
                 plateau=plateau,
                 keeper=Keeper(
@@ -367,6 +379,10 @@ def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events, screen: Scre
     if fitting.neighbours is not None:
         model = features_model(model)
         run.write_neighbours(fitting.neighbours)
+    if fitting.last is not None:
+        fitting.last.restore()
+        run.write_last(model)
+        fitting.best.restore()
     run.write_model(model)
     shown = _spread(len(plan.data.val.photos), POINTS)
     observer = Observer(model, shown)
@@ -422,13 +438,14 @@ def _measure(
     recipe, data, best = plan.recipe, plan.data, fitting.best
     task = tasks.of(recipe)
     # Not an index: a phase that stopped early leaves a gap in the numbers.
-    row = next(row for row in fitting.rows.rows if row["epoch"] == best.epoch)
+    rows = {row["epoch"]: row for row in fitting.rows.rows}
     ended = {} if fitting.ended is None else {"ended": str(fitting.ended) or "by Ctrl-C"}
     neighbours = fitting.neighbours
     metrics: dict[str, Any] = {
         "format": 1,
         **ended,
-        "best": {"epoch": row["epoch"], "phase": row["phase"], MONITOR: best.value, "temperature": best.temperature},
+        "best": _described(best, rows),
+        **({} if fitting.last is None else {"last": _described(fitting.last, rows)}),
     }
     judged = {}
     for name, split in (("validation", data.val), ("test", data.test)):
@@ -455,6 +472,12 @@ def _measure(
             ]
         )
     return metrics, judged
+
+
+def _described(kept: Best | Last, rows: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """A kept model as metrics.json tells of it."""
+    row = rows[kept.epoch]
+    return {**{key: row[key] for key in ("epoch", "phase", MONITOR)}, "temperature": kept.temperature}
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:
