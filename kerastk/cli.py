@@ -113,6 +113,9 @@ def gate(*names: str) -> Callable[[Callable], Callable]:
 
 
 GATES_OF = {Finetune: gate("assert_accuracy"), Tag: gate("assert_f1", "assert_accuracy")}
+last_model = click.option(
+    "--last", is_flag=True, help="Ask the model of the last epoch, of a run with --keep-last, in place of the best one."
+)
 
 
 @commands.command(cls=RecipeCommand, recipe=Finetune)
@@ -272,7 +275,8 @@ def _gate(figures: dict[str, Any], wanted: dict[str, float]) -> None:
     help="Probabilities for photos after temperature scaling, as the saved model gives them, or before: undone by the "
     "temperature in metrics.json. The answers are the same.  [default: calibrated]",
 )  # fmt: skip
-def predict(run: str, inputs: tuple[str, ...], text: str | None, out: Path | None, **options: Any) -> None:
+@last_model
+def predict(run: str, inputs: tuple[str, ...], text: str | None, out: Path | None, last: bool, **options: Any) -> None:
     """Let the model of RUN answer for photos, or tag texts.
 
     PHOTOS are files, folders and archives; there is a row for each file, and one that cannot be read has its error
@@ -286,17 +290,23 @@ def predict(run: str, inputs: tuple[str, ...], text: str | None, out: Path | Non
             if value is not None:
                 shown = "uncalibrated" if value is False else name
                 raise RecipeError(f"--{shown} has no effect on a tagger; leave it out.")
-        _predict_tags(opened, inputs, text, out)
+        _predict_tags(opened, inputs, text, out, last)
         return
     if text is not None:
         raise RecipeError(f"--text is for a tagger, and {run} takes photos.")
     if not inputs:
         raise RecipeError("no photos given; name files, folders or archives.")
-    _predict_photos(opened, inputs, out, **options)
+    _predict_photos(opened, inputs, out, last, **options)
 
 
 def _predict_photos(
-    run: Any, inputs: tuple[str, ...], out: Path | None, top: int | None, threads: int | None, calibrated: bool | None
+    run: Any,
+    inputs: tuple[str, ...],
+    out: Path | None,
+    last: bool,
+    top: int | None,
+    threads: int | None,
+    calibrated: bool | None,
 ) -> None:
     from kerastk.answers import ENDINGS, table
     from kerastk.screen import printable
@@ -307,7 +317,7 @@ def _predict_photos(
         check_ending(out, ENDINGS)
     start_backend()
     top = top or 1
-    predictor = kerastk.load(run, calibrated=calibrated is not False)
+    predictor = kerastk.load(run, calibrated=calibrated is not False, last=last)
     if top > len(predictor.classes):
         raise RecipeError(f"--top must be at most the number of classes, {len(predictor.classes)}; got {top}.")
     found = predictor.stream(inputs, top=top, threads=threads)
@@ -327,7 +337,7 @@ def _predict_photos(
     click.echo(f"{done} photos, {bad} unreadable -> {out}")
 
 
-def _predict_tags(run: Any, inputs: tuple[str, ...], text: str | None, out: Path | None) -> None:
+def _predict_tags(run: Any, inputs: tuple[str, ...], text: str | None, out: Path | None, last: bool) -> None:
     from kerastk.answers import SPAN_ENDINGS, span_table
     from kerastk.screen import printable
     from kerastk.storage import check_ending
@@ -339,7 +349,7 @@ def _predict_tags(run: Any, inputs: tuple[str, ...], text: str | None, out: Path
         check_ending(out, SPAN_ENDINGS)
     given = [("", 1, text)] if text is not None else lines(inputs)
     start_backend()
-    found = kerastk.load(run).answers(given)
+    found = kerastk.load(run, last=last).answers(given)
     if out is None:
         for path, line, _, spans in found:
             for span in spans:
@@ -362,8 +372,9 @@ def _predict_tags(run: Any, inputs: tuple[str, ...], text: str | None, out: Path
 @click.argument("run")
 @click.argument("data")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures to a .json file.")
+@last_model
 @gate("assert_accuracy", "assert_f1")
-def evaluate(run: str, data: str, out: Path | None, **values: Any) -> None:
+def evaluate(run: str, data: str, out: Path | None, last: bool, **values: Any) -> None:
     """Measure the model of RUN on labelled DATA: photos, or a file of tagged sentences.
 
     What it was trained on, by content, is pointed out.
@@ -376,7 +387,7 @@ def evaluate(run: str, data: str, out: Path | None, **values: Any) -> None:
 
     start_backend()
     screen = Screen()
-    figures = measure(kerastk.load(run), data)
+    figures = measure(kerastk.load(run, last=last), data)
     screen.figures("all", figures)
     if figures["trained_on"]:
         what = "photos" if "photos" in figures else "sentences"

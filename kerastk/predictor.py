@@ -49,22 +49,23 @@ class Predictor:
     Called with a path, the bytes of a file, a Pillow image or a uint8 array (height, width, 3) or (height, width), it
     returns an `Answer`, which unpacks into label and probability; with a list of those, a list. With `top=3` each
     answer is a list of the three best. A saved model is calibrated: its logits were divided by the temperature in
-    metrics.json. With `calibrated=False` that is undone; the answers stay, their probabilities change.
+    metrics.json. With `calibrated=False` that is undone; the answers stay, their probabilities change. With `last` it
+    is the model of the last epoch, where the run kept it.
 
     >>> label, probability = kerastk.load("runs/photos-resnet50-1")("cat.jpg")
     """
 
     batch_size = 32
 
-    def __init__(self, run: Run, *, calibrated: bool = True):
+    def __init__(self, run: Run, *, calibrated: bool = True, last: bool = False):
         from kerastk.tasks.finetune import labels_of, load_model
 
         labels = labels_of(run)
-        self._temperature = None if calibrated else _temperature(run, labels["head"])
+        self._temperature = None if calibrated else _temperature(run, labels["head"], "last" if last else "best")
         self.classes: list[str] = labels["classes"]
         self.image_size, self.resize = labels["image_size"], labels["resize"]
         self.run = run
-        self.model = load_model(run)
+        self.model = load_model(run, last=last)
         self.neighbours = Neighbours.load(run.neighbours_npz) if labels["head"] == "knn" else None
         if self.neighbours is not None:
             known = self.neighbours.features.shape[1], self.neighbours.classes
@@ -151,31 +152,35 @@ class Predictor:
             raise PhotoError(f"{path}: {error}", error.kind) from None
 
 
-def load(run: str | os.PathLike | Run, *, calibrated: bool = True) -> "Predictor | Tagger":
+def load(run: str | os.PathLike | Run, *, calibrated: bool = True, last: bool = False) -> "Predictor | Tagger":
     """What answers with a run's model: a `Predictor` for photos, a `Tagger` for text.
 
     With `calibrated` false the probabilities for photos are those before temperature scaling.
 
+    With `last` it answers by the model of the last epoch in place of the best one; the run kept it if it was told to
+    (`keep_last`).
+
     Raises:
-        RunError: there is no such run, its files do not belong together, or there is no calibration to undo.
+        RunError: there is no such run, its files do not belong together, there is no calibration to undo, or the last
+            model was not kept.
         WeightsError: the model is missing or damaged.
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     if opened.labels.get("task") != "tag":
-        return Predictor(opened, calibrated=calibrated)
+        return Predictor(opened, calibrated=calibrated, last=last)
     if not calibrated:
         raise RunError(f"{opened.path} is a tagger, which is not calibrated: there is nothing to undo.")
     from kerastk.tagger import Tagger
 
-    return Tagger(opened)
+    return Tagger(opened, last=last)
 
 
-def _temperature(run: Run, head: str) -> float:
-    """What the logits of the run's model were divided by."""
+def _temperature(run: Run, head: str, model: str) -> float:
+    """What the logits of the run's best or last model were divided by."""
     if head != "dense":
         raise RunError(f"{run.path} has the head {head}, which is not calibrated: there is nothing to undo.")
     with believed(run.metrics_json):
-        return temperature(run.metrics)
+        return temperature(run.metrics, model)
 
 
 def photos(inputs: Iterable[str | os.PathLike]) -> Iterator[tuple[str, Callable[[], bytes]]]:

@@ -47,7 +47,7 @@ CACHE_SIZE = "20GB"
 _OF_TRAINING = (
     "optimizer", "momentum", "nesterov", "accumulate", "ema", "schedule", "weight_decay", "clipnorm", "l1", "l2",
     "patience", "min_delta", "start_from_epoch", "time", "on_nan", "label_smoothing", "focal_gamma", "dropout", "views",
-    "cache_dtype", "epoch_parts", "histograms", "gradient_norms", "profile",
+    "cache_dtype", "epoch_parts", "histograms", "gradient_norms", "profile", "keep_last",
 )  # fmt: skip
 # Paths may be long; and to what is nested deep, tomllib gives memory by the square of its length.
 _LARGEST = 2**15
@@ -123,7 +123,8 @@ class Recipe:
     )  # fmt: skip
     nesterov: bool | None = option(None, "Nesterov's momentum, of sgd and muon.", group="training", auto="on for muon")
     accumulate: int | None = option(
-        None, "Batches whose gradients make one step: a batch size that the memory has no room for.",
+        None, "Batches whose gradients make one step: a batch size that the memory has no room for. It goes over the "
+        "ends of epochs; what is left at the end of a phase makes no step.",
         group="training", auto="1", low=1, high=10_000,
     )  # fmt: skip
     ema: float | None = option(
@@ -185,6 +186,9 @@ class Recipe:
         None, "The run's name; must be new.", group="output", auto="<data>-<base>-<n>", common=True
     )
     runs: str = option("runs", "The folder of runs.", group="output")
+    keep_last: bool = option(
+        False, "Keep the model of the last epoch too, as last.keras beside the best one.", group="output"
+    )
     histograms: bool = option(
         False, "Show TensorBoard the distribution of each trained weight after each epoch.", group="output"
     )

@@ -99,6 +99,7 @@ class Run:
     events = property(lambda self: self.path / "events")
     checkpoint = property(lambda self: self.path / "checkpoint")
     model_keras = property(lambda self: self.path / "model.keras")
+    last_keras = property(lambda self: self.path / "last.keras")
     neighbours_npz = property(lambda self: self.path / "neighbours.npz")
     vocabulary_json = property(lambda self: self.path / "vocabulary.json")
     labels_json = property(lambda self: self.path / "labels.json")
@@ -231,6 +232,12 @@ class Run:
             raise RunError(f"{path} is damaged.")
         return content
 
+    def kept(self, last: bool) -> Path:
+        """The file of the best model or of the last one. Raises RunError where the last was not kept."""
+        if last and not self.last_keras.exists():
+            raise RunError(f"{self.path} has the best model alone; train with --keep-last to have the last one too.")
+        return self.last_keras if last else self.model_keras
+
     def write_recipe(self, recipe: Recipe) -> None:
         """recipe.toml"""
         write_atomic(self.recipe_toml, dump(recipe))
@@ -278,6 +285,11 @@ class Run:
     def write_model(self, model: Any) -> None:
         """model.keras"""
         with atomic_path(self.model_keras) as temporary:
+            model.save(temporary)
+
+    def write_last(self, model: Any) -> None:
+        """last.keras, of a run with keep_last."""
+        with atomic_path(self.last_keras) as temporary:
             model.save(temporary)
 
     def write_neighbours(self, neighbours: Any) -> None:

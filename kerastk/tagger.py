@@ -34,21 +34,22 @@ class Tagger:
     """A trained tagger of words.
 
     Called with a text it gives its spans, with a list of words their tags in the spelling of the training files. A
-    tagger of plain tags gives a span for each word.
+    tagger of plain tags gives a span for each word. With `last` it is the model of the last epoch, where the run kept
+    it.
 
     >>> tagger = kerastk.load("runs/names-lstm-crf-1")
     >>> tagger("Ana Lopes lives in Porto.")[0].label
     'PER'
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, *, last: bool = False):
         from kerastk.tasks.tag import labels_of, load_model
 
         self.run = run
         labels = labels_of(run)
         self.scheme, self.source_scheme = labels["scheme"], labels["source_scheme"]
         self._parts = labels["parts"]
-        self.model, self.vocabulary = load_model(run)
+        self.model, self.vocabulary = load_model(run, last=last)
 
     @property
     def classes(self) -> tuple[str, ...]:

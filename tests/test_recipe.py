@@ -134,7 +134,7 @@ MAIN = ("epochs", "learning_rate", "warmup_epochs")
 HEAD = ("head_epochs", "head_learning_rate")
 MIXED = ("manifold_mixup", "mixup", "cutmix")
 WATCHED = ("histograms", "gradient_norms", "profile")
-SOLVED = ("layer_decay", *MIXED, "epoch_parts", "views", "cache_dtype", "ema", *WATCHED)
+SOLVED = ("layer_decay", *MIXED, "epoch_parts", "views", "cache_dtype", "ema", "keep_last", *WATCHED)
 VALUES = {
     "views": 2, "cache_size": "1GB", "cache_dtype": "float16", "patience": 2, "weight_decay": 0.1, "clipnorm": 1.0,
     "label_smoothing": 0.1, "dropout": 0.3, "epochs": 3, "learning_rate": 0.1, "warmup_epochs": 1.0, "head_epochs": 2,
@@ -142,7 +142,7 @@ VALUES = {
     "max_bad": 0.1, "manifold_mixup": 0.2, "mixup": 0.2, "cutmix": 1.0, "epoch_parts": 2, "histograms": True,
     "gradient_norms": True, "profile": "1:2", "schedule": "cosine", "l1": 1e-4, "l2": 1e-4, "focal_gamma": 1.0,
     "on_nan": "rollback", "optimizer": "sgd", "accumulate": 2, "ema": 0.9, "min_delta": 0.01, "start_from_epoch": 2,
-    "time": "10m",
+    "time": "10m", "keep_last": True,
 }  # fmt: skip
 # What each kind of recipe does not use.
 UNUSED = [

@@ -194,9 +194,7 @@ class Split(Rows):
             random = generator(seed, epoch, photo.sha256)
             box = policy.crop.box(*self._canvas(photo), random) if policy.crop else None
             pixels = decode(data, self.image_size, resize=self.resize, box=box)
-            for step in policy.steps:
-                pixels = step(pixels, random)
-            return np.ascontiguousarray(pixels)
+            return np.ascontiguousarray(policy(pixels, random))
         except PhotoError as error:
             # TensorFlow would hide it in an error of its own; the trainer looks here.
             self.failure = DataError(f"{photo.path}: {error}. Put the photo back.")
@@ -292,7 +290,7 @@ class _MixedIterator(grain.DatasetIterator):
 
 
 class Shown(grain.IterDataset):
-    """Batches of several shapes for one `fit`, which first looks at two to learn what shapes there are: these are `shown`.
+    """Batches of several shapes for one `fit`, which first looks at two to learn what shapes there are: at `shown`.
 
     Iterated once more, it is what it was made of.
     """

@@ -153,8 +153,8 @@ def open_tagged(
 ) -> SentenceData:
     """Read the files, look at them, split what is not split, and prepare the batches.
 
-    `scheme` is what is trained on (None: TRAINED, or plain labels as they are), `split` the user's own specification or None,
-    `max_length` the most words of a sentence that is trained on in one piece. `vocabulary` is one that is there
+    `scheme` is what is trained on (None: TRAINED, or plain labels as they are), `split` the user's own specification or
+    None, `max_length` the most words of a sentence that is trained on in one piece. `vocabulary` is one that is there
     already, `extra` are words that a new one has beside those of the training split. `assigned` names the splits of
     sentences that have one already, by SHA-256.
 

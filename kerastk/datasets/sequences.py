@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kerastk.datasets.columns import CONLLU_LINE, conllu_columns, guess, named, read_columns, read_conllu
 from kerastk.datasets.archive import ARCHIVE
+from kerastk.datasets.columns import CONLLU_LINE, conllu_columns, guess, named, read_columns, read_conllu
 from kerastk.datasets.files import Finding
 from kerastk.datasets.schemes import recognise
 from kerastk.datasets.sentence import Lines, Sentence

@@ -168,9 +168,9 @@ class Metrics:
         return "test" if "test" in self.splits else "validation"
 
 
-def temperature(metrics: dict[str, Any]) -> float:
-    """What the logits were divided by. Raises ValueError, TypeError or KeyError."""
-    return number(metrics["best"].get("temperature", 1.0), 0.01, 100)
+def temperature(metrics: dict[str, Any], model: str = "best") -> float:
+    """What the logits of the best or the last model were divided by. Raises ValueError, TypeError or KeyError."""
+    return number(metrics[model].get("temperature", 1.0), 0.01, 100)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ CLASSES = {
     "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Bidirectional", "Concatenate", "Conv2D",
     "Cropping2D", "CustomScaleLayer", "DTypePolicy", "Dense", "DepthwiseConv2D", "Dropout", "Embedding", "Flip",
     "Functional", "GRU", "GlobalAveragePooling2D", "GlorotUniform", "HeNormal", "InputLayer", "LSTM",
-    "LayerNormalization", "LayerScale", "LecunNormal", "MaxPooling2D", "Multiply", "Normalization", "NotEqual", "Ones",
-    "Orthogonal", "RandomUniform", "ReLU", "Rescaling", "Reshape", "SeparableConv2D", "Sequential", "SimpleRNN",
-    "Softmax", "SpatialDropout1D", "VarianceScaling", "ZeroPadding2D", "Zeros", "__keras_tensor__",
+    "LayerNormalization", "LayerScale", "LeakyReLU", "LecunNormal", "MaxPooling2D", "Multiply", "Normalization",
+    "NotEqual", "Ones", "Orthogonal", "RandomNormal", "RandomUniform", "ReLU", "Rescaling", "Reshape",
+    "SeparableConv2D", "Sequential", "SimpleRNN", "Softmax", "SpatialDropout1D", "VarianceScaling", "ZeroPadding2D",
+    "Zeros", "__keras_tensor__",
 }  # fmt: skip
 # Our own layers, by the name under which Keras knows them.
 OURS = {f"kerastk>{each.__name__}": each for each in (CRF, CharacterCNN, CharacterLSTM, Independent, Maxout)}

@@ -143,16 +143,18 @@ def build(recipe: Finetune, classes: list[str], *, random: bool = False) -> kera
     return model
 
 
-def load_model(run: Run) -> keras.Model:
-    """The model of a run folder, which may come from anybody; see `networks.saved`.
+def load_model(run: Run, *, last: bool = False) -> keras.Model:
+    """The best model of a run folder, or the last, which may come from anybody; see `networks.saved`.
 
     Raises:
-        RunError: the run is no classifier of photos, or its model is not the one that labels.json describes.
+        RunError: the run is no classifier of photos, its model is not the one that labels.json describes, or the last
+            one was not kept.
         WeightsError: the file is missing or damaged, or is no model of `networks`.
     """
-    labels, model = labels_of(run), saved.load(run.model_keras)
+    labels, path = labels_of(run), run.kept(last)
+    model = saved.load(path)
     if not _fits(model, labels):
-        raise RunError(f"{run.model_keras} and {run.labels_json} do not belong together.")
+        raise RunError(f"{path} and {run.labels_json} do not belong together.")
     return model
 
 

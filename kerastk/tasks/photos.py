@@ -52,7 +52,7 @@ def conclude(plan: Plan, fitting: Fitting, run: Run, events: Events, screen: Scr
         _write_predictions(judged["test"], run)
     run.write_projector(projector_of(judged["validation"], observer, shown))
     write_results(events.writer, judged, seconds=fitting.seconds, step=events.step)
-    return {"best": {"temperature": fitting.best.temperature}, **{name: each.figures for name, each in judged.items()}}
+    return {name: each.figures for name, each in judged.items()}
 
 
 def _judge(plan: Plan, observer: Observer, fitting: Fitting) -> dict[str, Judged]:

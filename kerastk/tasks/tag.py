@@ -14,7 +14,8 @@ from kerastk.datasets.vocabulary import PARTS, Vocabulary
 from kerastk.errors import RecipeError, RunError
 from kerastk.evaluation.spans import surfaces, tagging
 from kerastk.networks import saved
-from kerastk.networks.tagger import Characters, Legal, objective as likelihood, scores_model, tagger
+from kerastk.networks.tagger import Characters, Legal, scores_model, tagger
+from kerastk.networks.tagger import objective as likelihood
 from kerastk.networks.vectors import read_vectors, vector_words
 from kerastk.notation import schedule_numbers, split_fractions
 from kerastk.recipe import TAG_SPLIT, Tag
@@ -253,14 +254,14 @@ def labels_of(run: Run) -> dict[str, Any]:
     return labels
 
 
-def load_model(run: Run) -> tuple[keras.Model, Vocabulary]:
-    """The model of a run folder, which may come from anybody, and its vocabulary; see `networks.saved`.
+def load_model(run: Run, *, last: bool = False) -> tuple[keras.Model, Vocabulary]:
+    """The best model of a run folder, or the last, and its vocabulary. It may come from anybody: see `networks.saved`.
 
     Raises:
-        RunError: the run is no tagger, or its files do not belong together.
+        RunError: the run is no tagger, its files do not belong together, or the last model was not kept.
         WeightsError: the model is missing or damaged, or is none of `networks`.
     """
-    labels, vocabulary, model = labels_of(run), Vocabulary.from_json(run.vocabulary), saved.load(run.model_keras)
+    labels, vocabulary, model = labels_of(run), Vocabulary.from_json(run.vocabulary), saved.load(run.kept(last))
     outputs = model.output if isinstance(model.output, dict) else {}
     fits = isinstance(model.input, dict) and set(model.input) == set(labels["parts"])
     fits = fits and list(vocabulary.tags) == labels["classes"]

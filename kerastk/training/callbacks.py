@@ -12,10 +12,13 @@ import keras
 import numpy as np
 
 from kerastk.datasets.pipeline import Rows
-from kerastk.errors import Diverged
+from kerastk.errors import Diverged, RecipeError
 from kerastk.evaluation.metrics import cross_entropy, equal_classes, temperature
 from kerastk.evaluation.scores import of_rows
 from kerastk.training.phases import inner_optimizers, learning_rate
+
+# What photos are judged by.
+MONITOR = "val_cross_entropy"
 
 
 class Validation(keras.callbacks.Callback):
@@ -52,7 +55,7 @@ class ClassValidation(Validation):
     `balanced` every class counts as much as any other in both, and in val_accuracy.
     """
 
-    monitor = "val_cross_entropy"
+    monitor = MONITOR
 
     def __init__(self, balanced: bool = False) -> None:
         super().__init__()
@@ -116,10 +119,7 @@ class Best(keras.callbacks.Callback):
         """Keep the weights if they are better than the best so far; `epoch` counts from 1, the probe is 0."""
         if value < self.value:
             self.value, self.epoch, self.temperature = value, epoch, temperature
-            head = [] if temperature == 1 else self.source.get_layer("head").variables
-            scaled = {id(variable) for variable in head}
-            values = [(np.array(variable), id(variable) in scaled) for variable in self.source.variables]
-            self._weights = [value / temperature if is_scaled else value for value, is_scaled in values]
+            self._weights = _calibrated(self.source, temperature)
 
     def restore(self) -> None:
         """Put the best weights into the source model."""
@@ -138,17 +138,59 @@ class Best(keras.callbacks.Callback):
     _KEPT = ("value", "epoch", "temperature", "_weights", "_phase_value", "_phase_epochs", "_waited")
 
 
+class Last(keras.callbacks.Callback):
+    """Keeps the weights of the last epoch that was judged, calibrated as those of `Best` are; it stands beside it."""
+
+    def __init__(self, source: keras.Model, validation: Validation):
+        super().__init__()
+        self.source, self.validation = source, validation
+        self.epoch: int | None = None
+        self.temperature = 1.0
+        self._weights: list[np.ndarray] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Keep."""
+        self.keep(epoch + 1, self.validation.temperature)
+
+    def keep(self, epoch: int, temperature: float = 1.0) -> None:
+        """Keep the weights as they are; `epoch` counts from 1, the probe is 0."""
+        self.epoch, self.temperature = epoch, temperature
+        self._weights = _calibrated(self.source, temperature)
+
+    def restore(self) -> None:
+        """Put the last weights into the source model."""
+        for variable, value in zip(self.source.variables, self._weights, strict=True):
+            variable.assign(value)
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {name: getattr(self, name) for name in self._KEPT}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What a checkpoint kept."""
+        for name in self._KEPT:
+            setattr(self, name, state[name])
+
+    _KEPT = ("epoch", "temperature", "_weights")
+
+
+def _calibrated(source: keras.Model, temperature: float) -> list[np.ndarray]:
+    """The variables of the model, those of its head divided by the temperature."""
+    scaled = {id(variable) for variable in source.get_layer("head").variables}
+    values = [(np.array(variable), id(variable) in scaled) for variable in source.variables]
+    return [value / temperature if is_scaled else value for value, is_scaled in values]
+
+
 class Guard(keras.callbacks.Callback):
     """Raises `Diverged` at the first batch after which the loss is no longer a number, or an epoch's figure.
 
-    It comes after `Validation`, and before what writes. `rollbacks` counts how often the run went back for it, each
-    time to half the learning rate.
+    In a run it comes after `Validation`, and before what writes. `rollbacks` counts how often the run went back for it,
+    each time to half the learning rate. `monitor` is the epoch's figure, which is not looked at where there is none.
     """
 
-    def __init__(self, monitor: str) -> None:
+    def __init__(self, monitor: str = MONITOR) -> None:
         super().__init__()
-        self.monitor = monitor
-        self.rollbacks = 0
+        self.monitor, self.rollbacks = monitor, 0
         self._epoch = 0
 
     def get_state(self) -> dict[str, Any]:
@@ -170,7 +212,7 @@ class Guard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Look at what the epoch's last batch has left behind."""
-        if not np.isfinite(logs[self.monitor]):
+        if not np.isfinite((logs or {}).get(self.monitor, 0.0)):
             self._refuse(f"{self.monitor} is no longer a number after epoch {self._epoch}")
 
     def _refuse(self, what: str) -> None:
@@ -204,15 +246,15 @@ class Averaged(keras.callbacks.Callback):
 
 
 class Plateau(keras.callbacks.Callback):
-    """Lowers the learning rate to `factor` of it after `patience` epochs of a phase without a better `monitor`.
+    """Lowers the learning rate to `factor` of it after `patience` epochs of a phase without a lower `monitor`.
 
-    During the first `warmup_steps` batches of a phase it rises linearly from 0. A phase sets `warmup_steps`.
+    During the first `warmup_steps` batches of a phase it rises linearly from 0; a run's phases set `warmup_steps`. The
+    optimizer, or each one inside of it, must have a number as its learning rate, and no schedule.
     """
 
-    def __init__(self, monitor: str, factor: float, patience: int):
+    def __init__(self, factor: float, patience: int, *, monitor: str = MONITOR, warmup_steps: int = 0):
         super().__init__()
-        self.monitor = monitor
-        self.factor, self.patience, self.warmup_steps = factor, patience, 0
+        self.factor, self.patience, self.monitor, self.warmup_steps = factor, patience, monitor, warmup_steps
         self._scale, self._lowest, self._waited, self._step = 1.0, float("inf"), 0, 0
         self._rates: list[float] = []
 
@@ -234,6 +276,8 @@ class Plateau(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Compare, and lower."""
+        if self.monitor not in (logs or {}):
+            raise RecipeError(f"Plateau watches {self.monitor}; this fit gives {', '.join(logs or {}) or 'nothing'}.")
         value = logs[self.monitor]
         self._waited = 0 if value < self._lowest else self._waited + 1
         self._lowest = min(self._lowest, value)

@@ -17,7 +17,7 @@ from kerastk.evaluation.neighbours import Neighbours
 from kerastk.networks.cuts import TRAINING_WORK, features, kept_values
 from kerastk.notation import MOST_ROLLBACKS
 from kerastk.screen import Screen
-from kerastk.training import gradients, probe
+from kerastk.training import probe
 from kerastk.training.cache import (
     MIRROR,
     PLAIN,
@@ -29,8 +29,9 @@ from kerastk.training.cache import (
     cached_splits,
     shown_views,
 )
-from kerastk.training.callbacks import Best, Deadline, EpochRows, Guard, Plateau, Validation
+from kerastk.training.callbacks import Best, Deadline, EpochRows, Guard, Last, Plateau, Validation
 from kerastk.training.device import batch_that_fits, out_of_memory
+from kerastk.training.gradients import watch_gradients
 from kerastk.training.keeper import Keeper
 from kerastk.training.lr_find import RangeTest, range_test
 from kerastk.training.phases import Phase, Probe, optimizer, prepare, quicken_statistics, regularise, warmup_steps
@@ -75,6 +76,8 @@ class Fitting:
     found: Callable[[RangeTest], None] = lambda result: None
     # Drops what TensorBoard and the log hold beyond a checkpoint's state; None where a run does not go back.
     rewind: Callable[[dict[str, Any]], None] | None = None
+    # Where the last model is kept beside the best.
+    last: Last | None = None
     deadline: Deadline | None = None
     plateau: Plateau | None = None
     # The parts of the model of which the optimizers note the norms of the gradients, if they do.
@@ -203,6 +206,8 @@ class Fitting:
             figures[f"{prefix}cross_entropy"] = figures[f"{prefix}loss"] = log_loss(scores, labels, weights)
         seconds = time.perf_counter() - begin
         self.best.consider(figures[self.validation.monitor], 0)
+        if self.last is not None:
+            self.last.keep(0)
         self.rows.add(
             {
                 "phase": phase.name,
@@ -268,7 +273,7 @@ class Fitting:
         phase = replace(phase, learning_rate=phase.learning_rate * 0.5**self.guard.rollbacks)
         made = optimizer(phase, train.steps, model=self.model, **self.optimisation)
         if self.watched is not None:
-            gradients.watch(made, self.model, fitted.trainable_variables, self.watched)
+            watch_gradients(made, self.model, fitted.trainable_variables, self.watched)
         made.build(fitted.trainable_variables)
         if self.plateau is not None:
             self.plateau.warmup_steps = warmup_steps(phase, train.steps)
@@ -314,7 +319,7 @@ class Fitting:
         def made(curve: Callable) -> keras.optimizers.Optimizer:
             return optimizer(phase, train.steps, model=self.model, curve=curve, **self.optimisation)
 
-        result = range_test(fitted, batches, made, self.objective)
+        result = range_test(fitted, batches, made, self.objective["loss"])
         self.screen.ranged(result)
         self.found(result)
         return result.suggestion

@@ -33,7 +33,7 @@ class Noted:
     norms: keras.Variable
 
 
-def watch(
+def watch_gradients(
     optimizer: keras.optimizers.Optimizer, model: keras.Model, trained: Sequence[keras.Variable],
     stages: dict[str, list[str]],
 ) -> None:  # fmt: skip
@@ -43,6 +43,9 @@ def watch(
     replaced. Inside of a LossScaleOptimizer the gradients are unscaled, and steps without finite ones are left out.
     """
     made = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(model, keras.Sequential):
+        # It is no graph by itself.
+        model = keras.Model(model.inputs[0], model.outputs[0])
     place_of = {id(variable): place for place, variable in enumerate(trained)}
     layers = {layer.name: layer for layer in model.layers}
     places, names, reach = [], [], []

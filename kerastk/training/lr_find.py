@@ -86,12 +86,13 @@ def range_test(
     fitted: keras.Model,
     batches: Callable[[int], object],
     optimizer: Callable[[Callable[[float], object]], keras.optimizers.Optimizer],
-    objective: dict,
+    loss: keras.losses.Loss,
 ) -> RangeTest:
     """Train `fitted` for at most `STEPS` batches at growing rates, and put everything back as it was.
 
     `batches(steps)` gives so many of them, `optimizer(curve)` an optimizer whose schedule at a share of the learning
-    rate is `curve(share)`. The weights, statistics and random states of the model are afterwards those of before.
+    rate is `curve(share)`, such as `lambda curve: keras.optimizers.Adam(curve(1.0))`. The weights, statistics and
+    random states of the model are afterwards those of before.
 
     Raises:
         KerastkError: the loss falls at no rate, or is no number from the start.
@@ -102,7 +103,7 @@ def range_test(
         return keras.optimizers.schedules.ExponentialDecay(share * LOWEST, STEPS - 1, HIGHEST / LOWEST)
 
     recorder = _Recorder()
-    fitted.compile(optimizer=optimizer(curve), loss=objective["loss"])
+    fitted.compile(optimizer=optimizer(curve), loss=loss)
     fitted.fit(batches(STEPS), steps_per_epoch=STEPS, epochs=1, callbacks=[recorder], verbose=0, shuffle=False)
     for variable, value in before:
         variable.assign(value)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kerastk import tasks
-from kerastk.errors import RunError
+from kerastk.errors import RecipeError, RunError
 from kerastk.notation import profile_steps
 from kerastk.recipe import Recipe
 from kerastk.run import Run, next_name
@@ -102,7 +102,27 @@ def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False,
             steps = sum(phase.epochs for phase in phases) * opened.train.steps
             check_steps(profile_steps(resolved.profile)[0], steps)
         notes = task.notes(recipe, resolved, model, opened)
+        if (resolved.accumulate or 1) > 1:
+            for phase in phases:
+                notes += _left_over(phase, phase.epochs * opened.train.steps, resolved.accumulate)
     return Plan(
         resolved, opened, model, phases, choices, device, reason, trainable, notes, task.described(resolved),
         task.epoch_columns(resolved), stem, looking, begun,
     )  # fmt: skip
+
+
+def _left_over(phase: Phase | Probe, batches: int, accumulate: int) -> list[str]:
+    """What to say of the batches at a phase's end that are too few for a step.
+
+    Raises:
+        RecipeError: they are all that there are.
+    """
+    if 0 < batches < accumulate:
+        raise RecipeError(
+            f"accumulate {accumulate} would make no step in phase {phase.name}, which has {batches} batches; use at "
+            f"most {batches}."
+        )
+    left = batches % accumulate
+    if not left:
+        return []
+    return [f"the last {left} of the {batches} batches of phase {phase.name} make no step (accumulate {accumulate})"]

@@ -23,7 +23,7 @@ from kerastk.recipe import Recipe, dump
 from kerastk.run import Run
 from kerastk.screen import Screen
 from kerastk.training import resuming
-from kerastk.training.callbacks import Averaged, Best, Deadline, EpochRows, Guard, Plateau
+from kerastk.training.callbacks import Averaged, Best, Deadline, EpochRows, Guard, Last, Plateau
 from kerastk.training.checkpoint import Checkpoints
 from kerastk.training.device import set_precision
 from kerastk.training.fitting import Fitting
@@ -255,10 +255,11 @@ def _execute(
     deadline = None if recipe.time is None else Deadline(seconds(recipe.time), rows, validation)
     name, numbers = schedule_numbers(recipe.schedule or "cosine")
     numbers = {"factor": 0.3, "patience": PLATEAU_PATIENCE, **numbers}
-    plateau = Plateau(validation.monitor, **numbers) if name == "plateau" else None
+    plateau = Plateau(**numbers, monitor=validation.monitor) if name == "plateau" else None
     averaged = None if recipe.ema is None else Averaged()
     guard = Guard(validation.monitor)
-    judging = [validation, guard, best]
+    last = Last(model, validation) if recipe.keep_last else None
+    judging = [validation, guard, best] if last is None else [validation, guard, best, last]
     if averaged is not None:
         judging = [averaged, *judging, averaged.back]
     steering = [each for each in (deadline, plateau) if each is not None]
@@ -292,6 +293,7 @@ def _execute(
                 guard=guard,
                 found=lambda result: (found or _write_rate)(run, result),
                 rewind=rewind if recipe.on_nan == "rollback" else None,
+                last=last,
                 deadline=deadline,
                 plateau=plateau,
                 keeper=Keeper(
@@ -359,11 +361,16 @@ def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events, screen: Scre
     set_precision(plan.model, "float32")
     release(plan.model)
     # Not an index: a phase that stopped early leaves a gap in the numbers.
-    row = next(row for row in fitting.rows.rows if row["epoch"] == fitting.best.epoch)
+    rows = {row["epoch"]: row for row in fitting.rows.rows}
     ended = {} if fitting.ended is None else {"ended": str(fitting.ended) or "by Ctrl-C"}
-    best = {"epoch": row["epoch"], "phase": row["phase"], fitting.validation.monitor: fitting.best.value}
+    kept = {"best": _described(fitting.best, rows, fitting)}
+    if fitting.last is not None:
+        kept["last"] = _described(fitting.last, rows, fitting)
+        fitting.last.restore()
+        run.write_last(plan.model)
+        fitting.best.restore()
     judged = tasks.of(plan.recipe).conclude(plan, fitting, run, events, screen)
-    metrics = {"format": 1, **ended, "best": best | judged.pop("best", {}), **judged}
+    metrics = {"format": 1, **ended, **kept, **judged}
     splits = [split for split in (plan.data.train, plan.data.val, plan.data.test) if split is not None]
     metrics["seconds"] = {
         "looking": plan.looking_seconds,
@@ -385,6 +392,14 @@ def _report(run: Run, metrics: dict[str, Any] | None, screen: Screen) -> None:
     """
     with dispensable(screen.warn, f"no report; `kerastk report {shlex.quote(str(run.path))}` tries again"):
         run.write_report(report.page(run, metrics))
+
+
+def _described(kept: Best | Last, rows: dict[int, dict[str, Any]], fitting: Fitting) -> dict[str, Any]:
+    """A kept model as metrics.json tells of it."""
+    row = rows[kept.epoch]
+    return {
+        **{key: row[key] for key in ("epoch", "phase", fitting.validation.monitor)}, "temperature": kept.temperature
+    }  # fmt: skip
 
 
 def _warn_of_stateless(callbacks: Sequence[keras.callbacks.Callback], screen: Screen) -> None:

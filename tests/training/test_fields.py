@@ -80,6 +80,7 @@ SHOWS = {
     "histograms": (True, FRESH, lambda run: any("kernel" in tag for tag in tags(run))),
     "gradient_norms": (True, FRESH, lambda run: "gradient_norm/all" in tags(run)),
     "profile": ("2:3", FRESH, lambda run: any(run.events.rglob("*.xplane.pb"))),
+    "keep_last": (True, FRESH, lambda run: run.last_keras.exists()),
     "device": ("cpu", FRESH, lambda run: run.environment["device"].startswith("cpu")),
     "cache": ("FOLDER", TUNED, lambda run: any((run.path.parent / "folder").rglob("index.bin"))),
     "cache_size": ("1MB", {**TUNED, "views": 1}, lambda run: run.recipe.cache_size == "1MB"),

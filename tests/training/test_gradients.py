@@ -4,7 +4,7 @@ import pytest
 import tensorflow
 
 from kerastk.training.device import set_precision
-from kerastk.training.gradients import EXPLODING, VANISHING, GradientNorms, Noted, judged, watch
+from kerastk.training.gradients import EXPLODING, VANISHING, GradientNorms, Noted, judged, watch_gradients
 from kerastk.training.phases import Phase, optimizer, prepare
 from kerastk.training.tensorboard import Events, Writer
 
@@ -46,7 +46,7 @@ def watched(model, unfreeze="all", *, precision="float32", layer_decay=None, cli
     made = optimizer(
         phase, 2, weight_decay=0.0, clipnorm=clipnorm, precision=precision, layer_decay=layer_decay, model=model
     )
-    watch(made, model, fitted.trainable_variables)
+    watch_gradients(made, model, fitted.trainable_variables)
     made.build(fitted.trainable_variables)
     fitted.compile(made, loss=LOSS, **options)
     return fitted
@@ -82,7 +82,7 @@ def test_only_what_is_trained_has_a_norm():
 
 def test_a_watched_optimizer_makes_the_same_steps():
     trained = []
-    for look in (watch, lambda *given: None):
+    for look in (watch_gradients, lambda *given: None):
         model = network()
         phase = Phase(name="x", unfreeze="all", epochs=2, learning_rate=1e-3, warmup_epochs=0.0)
         fitted = prepare(model, phase)

@@ -51,7 +51,7 @@ def test_a_range_test_leaves_no_trace_in_the_model_and_sees_the_explosion(model)
             yield inputs, labels
 
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    found = range_test(model, batches, lambda curve: keras.optimizers.SGD(curve(1.0)), {"loss": loss})
+    found = range_test(model, batches, lambda curve: keras.optimizers.SGD(curve(1.0)), loss)
     for variable in model.variables:
         if variable.path in before:
             np.testing.assert_array_equal(np.array(variable), before[variable.path])

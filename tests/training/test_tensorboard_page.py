@@ -69,7 +69,8 @@ def page(small_run, tmp_path_factory):
         yield address
     finally:
         process.terminate()
-        process.wait(10)
+        # On a busy machine it takes its time.
+        process.wait(60)
 
 
 def browse(address, folder, *options):
