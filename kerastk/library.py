@@ -1,5 +1,6 @@
 """For people with a loop of their own: the parts of a run, without the trainer."""
 
+import os
 from typing import Any
 
 import keras
@@ -8,14 +9,19 @@ from kerastk import tasks
 from kerastk.datasets.check import Look
 from kerastk.datasets.check import check as look_at
 from kerastk.datasets.photos import PhotoData
+from kerastk.datasets.sequence_check import SentenceLook
+from kerastk.datasets.sequence_data import SentenceData
+from kerastk.datasets.sequence_data import look_at as look_at_sentences
+from kerastk.datasets.sequences import is_sentences
 from kerastk.datasets.source import open_source
 from kerastk.recipe import Recipe
 
 
 def build(recipe: Recipe, *, data: Any = None) -> keras.Model:
-    """The recipe's network, uncompiled: (batch, size, size, 3) uint8 -> (batch, classes) probabilities.
+    """The recipe's network, uncompiled: of photos (batch, size, size, 3) uint8 -> (batch, classes) probabilities.
 
-    The classes are those of the recipe's data (or of `data`, a list or data frame in its stead).
+    The classes are those of the recipe's data (or of `data`, a list or data frame in its stead). What a tagger takes
+    and gives: `networks.tagger.tagger`.
 
     Weights that are not pretrained follow from the recipe's seed. Precision and device are yours to choose.
 
@@ -25,10 +31,10 @@ def build(recipe: Recipe, *, data: Any = None) -> keras.Model:
     task = tasks.of(recipe)
     recipe = task.settle(recipe)
     keras.utils.set_random_seed(recipe.seed)
-    return task.build(recipe, task.source_of(recipe, data).classes)
+    return task.network(recipe, task.source_of(recipe, data))
 
 
-def open_data(recipe: Recipe, *, data: Any = None) -> PhotoData:
+def open_data(recipe: Recipe, *, data: Any = None) -> PhotoData | SentenceData:
     """The recipe's data, checked and split: `.train`, `.val` and `.test` iterate over batches.
 
     >>> for images, labels in kerastk.open_data(recipe).train:
@@ -39,9 +45,11 @@ def open_data(recipe: Recipe, *, data: Any = None) -> PhotoData:
     return task.open_data(recipe, task.source_of(recipe, data))
 
 
-def check(data: Any) -> Look:
-    """What is wrong with the data: `.findings`, and the readable `.photos`.
+def check(data: Any) -> Look | SentenceLook:
+    """What is wrong with the data: `.findings`, and the readable `.photos`; or `.facts` of a file of tagged sentences.
 
     >>> [finding.paths for finding in kerastk.check("photos/").findings if finding.kind == "two-labels"]
     """
+    if isinstance(data, str | os.PathLike) and is_sentences(data):
+        return look_at_sentences({"train": data})
     return look_at(open_source(data))

@@ -16,7 +16,9 @@ from kerastk.run import Run
 # Texts that are tagged together, and words of a batch.
 _TEXTS = 2000
 _BATCH_WORDS = 8192
-# Words of the shortest batch; longer ones have twice the words, and so on.
+# Of so many sentences batches have the same shapes each time; of fewer that would cost more than it saves.
+_MANY = 500
+# Lengths that sentences are padded to; longer ones to 256, 512, and so on.
 _LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128)
 
 
@@ -111,8 +113,9 @@ class Tagger:
         found: Iterator[Any] = iter(())
         if full:
             rows = SentenceRows(
-                full, self.vocabulary, batch_words=_BATCH_WORDS, training=False, lengths=_LENGTHS, parts=self._parts
-            )
+                full, self.vocabulary, batch_words=_BATCH_WORDS, training=False, lengths=_LENGTHS, parts=self._parts,
+                fixed=len(full) >= _MANY,
+            )  # fmt: skip
             found = answers(self.model, rows)
         for words in sentences:
             if not words:

@@ -103,8 +103,6 @@ class SentenceRows(Rows):
     """
 
     noun = "words"
-    # Nothing is decoded.
-    decoding = 0.0
 
     def __init__(
         self,

@@ -50,7 +50,9 @@ class Rows:
     items from the epoch's start; with `balanced` each class comes as often as every other. Else they come in their own
     order, with a shorter last batch.
 
-    `waited` counts the seconds that the consumer of `batches` waited; `failure` is the error that ended one, if any.
+    Iterating the training split gives an epoch; each further `iter` gives the next one. `waited` counts the seconds
+    that the consumer of `batches` waited, `decoding` the processor's seconds for reading, decoding and augmenting, over
+    all threads; `failure` is the error that ended one, if any.
     """
 
     # What is counted where the speed is told.
@@ -66,7 +68,8 @@ class Rows:
         self.batch_size = min(batch_size, len(self.photos))
         self.seed = seed
         self.failure: DataError | None = None
-        self.waited = 0.0
+        self.waited = self.decoding = 0.0
+        self._next_epoch = 0
         self._index = {name: number for number, name in enumerate(self.classes)}
 
     @property
@@ -110,6 +113,11 @@ class Rows:
         """Two batches of the smallest and the largest shape, where they differ in shape; else none."""
         return []
 
+    def __iter__(self) -> Iterator[Any]:
+        epoch = self._next_epoch
+        self._next_epoch += self.training
+        return iter(self.batches(epoch, epoch + 1))
+
     def __len__(self) -> int:
         return self.steps
 
@@ -117,9 +125,7 @@ class Rows:
 class Split(Rows):
     """The photos of one split as batches of ((batch, size, size, 3) uint8, (batch, classes) float32 one-hot).
 
-    Iterating the training split (the one with a `policy`) gives an epoch; each further `iter` gives the next epoch,
-    shuffled and augmented anew. The other splits come in order of path, plain. `decoding` counts the processor's
-    seconds for reading, decoding and augmenting, over all threads.
+    The training split is the one with a `policy`; the photos of the others come in order of path, plain.
 
     >>> for images, labels in kerastk.open_data(recipe).train:
     ...     model.train_on_batch(images, labels)
@@ -145,14 +151,7 @@ class Split(Rows):
         self.policy = policy
         self.image_size, self.resize = image_size, resize
         self._read, self._threads = read, threads
-        self._next_epoch = 0
-        self.decoding = 0.0
         self._adding = threading.Lock()
-
-    def __iter__(self) -> Iterator[Batch]:
-        epoch = self._next_epoch
-        self._next_epoch += self.training
-        return iter(self.batches(epoch, epoch + 1))
 
     def example(self, number: int, epoch: int = 0) -> Batch:
         """Photo `number` of the split as `epoch` shows it: ((size, size, 3) uint8, (classes,) float32)."""

@@ -126,6 +126,11 @@ def gather(
         return open_data(recipe, source, progress, None if known is None else known.assigned), model
 
 
+def network(recipe: Finetune, source: Source) -> keras.Model:
+    """The uncompiled network of a recipe whose base is settled."""
+    return build(recipe, source.classes)
+
+
 def build(recipe: Finetune, classes: list[str], *, random: bool = False) -> keras.Model:
     """The uncompiled classifier; `random` leaves pretrained weights out (to count and name without a download)."""
     earlier = _earlier_run(recipe)

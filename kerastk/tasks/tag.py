@@ -109,6 +109,12 @@ def open_data(recipe: Tag, source: str, known: Run | None = None) -> SentenceDat
     )
 
 
+def network(recipe: Tag, source: str) -> keras.Model:
+    """The uncompiled tagger of a recipe, with the vocabulary of its data."""
+    data = open_data(recipe, source)
+    return build(recipe, data.vocabulary, data.manifest.scheme)
+
+
 def build(recipe: Tag, vocabulary: Vocabulary, scheme: str) -> keras.Model:
     """The uncompiled tagger for a vocabulary whose tags are of a scheme."""
     matrix = None

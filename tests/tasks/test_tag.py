@@ -271,6 +271,19 @@ def test_a_resumed_run_goes_on_with_its_own_vocabulary(names, tmp_path):
     assert "quetzalcoatl" not in run.vocabulary["words"]
 
 
+def test_build_and_open_data_serve_a_loop_of_ones_own(names):
+    recipe = kerastk.Tag(data=names, **SMALL_TAGGER)
+    model, data = kerastk.build(recipe), kerastk.open_data(recipe)
+    epochs = [[inputs["words"] for inputs, _ in data.train] for _ in range(2)]
+    assert len(epochs[0]) == len(data.train) > 1
+    assert not all(np.array_equal(*pair) for pair in zip(*epochs, strict=True))
+    inputs, tags = next(iter(data.val))
+    answer = model.predict_on_batch(inputs)
+    assert answer["probabilities"].shape == (*tags.shape, len(data.classes))
+    facts = kerastk.check(names).facts["train"]
+    assert sum(len(each.sentences) for each in (data.train, data.val, data.test)) == facts.sentences == 326
+
+
 def test_the_log_is_a_table(tagger_run):
     with open(tagger_run.log_csv, encoding="utf-8", newline="") as file:
         assert next(csv.reader(file)) == [
