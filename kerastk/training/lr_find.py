@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +22,8 @@ _SMOOTHING = 0.95
 class RangeTest:
     """The curve of a range test, (steps,) float64 each, and the learning rate at which the smoothed loss falls most.
 
-    `smoothed` is the exponential mean of `losses`, without its bias at the start.
+    `losses` are the batches' mean loss before the training and what has become of each batch's own; `smoothed` is their
+    exponential mean, without its bias at the start.
     """
 
     rates: np.ndarray
@@ -88,37 +90,62 @@ def range_test(
     optimizer: Callable[[Callable[[float], object]], keras.optimizers.Optimizer],
     loss: keras.losses.Loss,
 ) -> RangeTest:
-    """Train `fitted` for at most `STEPS` batches at growing rates, and put everything back as it was.
+    """Train `fitted` on at most `STEPS` batches at growing rates, and put everything back as it was.
 
-    `batches(steps)` gives so many of them, `optimizer(curve)` an optimizer whose schedule at a share of the learning
-    rate is `curve(share)`, such as `lambda curve: keras.optimizers.Adam(curve(1.0))`. The weights, statistics and
-    random states of the model are afterwards those of before.
+    `batches(steps)` gives so many, the same each time; `optimizer(curve)` an optimizer whose schedule at a share of the
+    learning rate is `curve(share)`, such as `lambda curve: keras.optimizers.Adam(curve(1.0))`. The weights, statistics
+    and random states of the model are afterwards those of before.
+
+    What counts is by how much the training has changed the loss of a batch, not how hard the batch is: all batches pass
+    at a rate of 0 first, with the same dropout. Where photos are mixed, one batch is so much harder than another that
+    the descent would drown in it.
 
     Raises:
         KerastkError: the loss falls at no rate, or is no number from the start.
     """
     before = [(variable, np.array(variable)) for variable in fitted.variables]
 
-    def curve(share: float) -> keras.optimizers.schedules.LearningRateSchedule:
-        return keras.optimizers.schedules.ExponentialDecay(share * LOWEST, STEPS - 1, HIGHEST / LOWEST)
+    def restore() -> None:
+        for variable, value in before:
+            variable.assign(value)
 
-    recorder = _Recorder()
-    fitted.compile(optimizer=optimizer(curve), loss=loss)
-    fitted.fit(batches(STEPS), steps_per_epoch=STEPS, epochs=1, callbacks=[recorder], verbose=0, shuffle=False)
-    for variable, value in before:
-        variable.assign(value)
-    losses = recorder.losses
-    if len(losses) < 2:
+    def recorded(recorder: _Recorder) -> np.ndarray:
+        fitted.fit(batches(STEPS), steps_per_epoch=STEPS, epochs=1, callbacks=[recorder], verbose=0, shuffle=False)
+        restore()
+        return np.array(recorder.losses)
+
+    fitted.compile(optimizer=optimizer(lambda share: _Growing(share)), loss=loss)
+    still = recorded(_Recorder(stops=False))
+    moving = recorded(_Recorder(stops=True))
+    if len(still) < STEPS or len(moving) < 2:
         raise KerastkError("the loss is no number from the first batch on; look at the data with `kerastk check`.")
-    rates = LOWEST * (HIGHEST / LOWEST) ** (np.arange(len(losses)) / (STEPS - 1))
-    return suggest(rates, losses)
+    rates = LOWEST * (HIGHEST / LOWEST) ** (np.arange(len(moving)) / (STEPS - 1))
+    return suggest(rates, still.mean() + moving - still[: len(moving)])
+
+
+class _Growing(keras.optimizers.schedules.LearningRateSchedule):
+    """`STEPS` steps at 0, and as many from `share` of the lowest rate to `share` of the highest."""
+
+    def __init__(self, share: float):
+        self.share = share
+
+    def __call__(self, step: Any) -> keras.KerasTensor:
+        """The learning rate at a step."""
+        step = keras.ops.cast(step, "float32") - STEPS
+        rate = self.share * LOWEST * (HIGHEST / LOWEST) ** (keras.ops.maximum(step, 0.0) / (STEPS - 1))
+        return keras.ops.where(step < 0, 0.0, rate)
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        return {"share": self.share}
 
 
 class _Recorder(keras.callbacks.Callback):
-    """The loss of each batch; stops where it explodes."""
+    """The loss of each batch; with `stops` it ends where the loss explodes, else only where it is no number."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stops: bool) -> None:
         super().__init__()
+        self._stops = stops
         self.losses: list[float] = []
         self._sum, self._mean, self._lowest = 0.0, 0.0, np.inf
 
@@ -133,4 +160,6 @@ class _Recorder(keras.callbacks.Callback):
         self._mean = _SMOOTHING * self._mean + (1 - _SMOOTHING) * loss
         smoothed = self._mean / (1 - _SMOOTHING ** len(self.losses))
         self._lowest = min(self._lowest, smoothed)
-        self.model.stop_training = len(self.losses) > STEPS // 10 and smoothed > _EXPLODED * self._lowest
+        self.model.stop_training = (
+            self._stops and len(self.losses) > STEPS // 10 and smoothed > _EXPLODED * self._lowest
+        )

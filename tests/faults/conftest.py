@@ -27,6 +27,7 @@ CONFIGURATIONS = {
         **COMMON, **SMALL, "learning_rate": 3e-3, "optimizer": "rmsprop", "momentum": 0.5, "ema": 0.9, "accumulate": 2,
         "schedule": "plateau:patience=1", "warmup_epochs": 0.5, "balance": "sample", "mixup": 0.2, "cutmix": 1.0,
         "augment": "crop:0.5,randaugment", "l2": 1e-4, "gradient_norms": True, "histograms": True, "time": "2h",
+        "on_nan": "rollback", "keep_last": True, "min_delta": 0.01, "patience": 4,
     },
     # So fast that the first epoch is better than any after it.
     "best": {**TUNED, "probe": "none", "learning_rate": 1e-3, "warmup_epochs": 1.0},

@@ -118,7 +118,8 @@ def trace(run, out):
     optimizer = np.load(out / "optimizer.npz")
     metrics = {key: value for key, value in run.metrics.items() if key != "seconds"}
     found = {
-        "weights": weights(run),
+        "weights": weights(run.model_keras),
+        "last weights": weights(run.last_keras) if run.last_keras.exists() else None,
         "optimizer": {name: optimizer[name] for name in optimizer.files},
         "metrics": json.dumps(metrics, sort_keys=True),
         "predictions": run.predictions_csv.read_text(),
@@ -130,10 +131,10 @@ def trace(run, out):
     return found
 
 
-def weights(run):
-    """The arrays of the saved model by name."""
+def weights(path):
+    """The arrays of a saved model by name."""
     found = {}
-    with zipfile.ZipFile(run.model_keras) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
         file.visititems(lambda name, each: found.update({name: each[()]}) if isinstance(each, h5py.Dataset) else None)
     return found
 

@@ -110,7 +110,7 @@ def test_ctrl_c_ends_the_run_with_the_best_model_so_far(case, first, second, ref
     metrics = hit.run.metrics
     assert metrics["ended"] == "by Ctrl-C"
     assert metrics["best"] == best
-    assert differences({"model": weights(hit.run)}, {"model": weights(whole.run)}) == []
+    assert differences({"model": weights(hit.run.model_keras)}, {"model": weights(whole.run.model_keras)}) == []
     assert hit.run.predictions_csv.read_text() == whole.run.predictions_csv.read_text()
     assert log(hit.run) == log(whole.run)[: best["epoch"]]
     death = second.run(hit.out, cli=["resume", str(hit.run.path)], env=hit.env)
@@ -142,8 +142,8 @@ def test_a_weight_that_is_no_number_stops_the_run_with_the_best_model_before_it(
     assert "no longer a number" in death.line
     assert f"The best model before that is in {hit.run.path}" in death.line
     assert "Traceback" not in death.said
-    found = weights(hit.run)
-    assert differences({"model": found}, {"model": weights(whole.run)}) == []
+    found = weights(hit.run.model_keras)
+    assert differences({"model": found}, {"model": weights(whole.run.model_keras)}) == []
     assert all(np.isfinite(each).all() for each in found.values() if each.dtype.kind == "f")
     metrics = json.loads(hit.run.metrics_json.read_text(), parse_constant=lambda name: pytest.fail(name))
     assert metrics["best"] == best

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ SHOWS = {
     "profile": ("2:3", FRESH, lambda run: any(run.events.rglob("*.xplane.pb"))),
     "keep_last": (True, FRESH, lambda run: run.last_keras.exists()),
     "device": ("cpu", FRESH, lambda run: run.environment["device"].startswith("cpu")),
-    "cache": ("FOLDER", TUNED, lambda run: any((run.path.parent / "folder").rglob("index.bin"))),
+    "cache": ("FOLDER", TUNED, lambda run: any(Path(run.recipe.cache).rglob("index.bin"))),
     "cache_size": ("1MB", {**TUNED, "views": 1}, lambda run: run.recipe.cache_size == "1MB"),
     "max_bad": (0.5, {**FRESH, "data": "DAMAGED"}, lambda run: len(run.data["set_aside"]) == 20),
 }

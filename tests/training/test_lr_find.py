@@ -63,6 +63,23 @@ def test_a_range_test_leaves_no_trace_in_the_model_and_sees_the_explosion(model)
     assert found.smoothed.min() < 0.8 * found.smoothed[0]
 
 
+def test_batches_that_are_much_harder_than_others_do_not_hide_the_descent(model):
+    inputs = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    labels = np.eye(3, dtype=np.float32)[inputs[:, :3].argmax(axis=1)]
+
+    def batches(steps):
+        random = np.random.default_rng(1)
+        while True:
+            share = np.float32(random.beta(0.4, 0.4))
+            yield inputs, share * labels + (1 - share) / 3
+
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    found = range_test(model, batches, lambda curve: keras.optimizers.SGD(curve(1.0)), loss)
+    # At the lowest rates nothing has changed yet, whatever the batch.
+    assert np.ptp(found.losses[:10]) < 1e-3
+    assert 1e-2 < found.suggestion <= 10
+
+
 def test_lr_find_writes_picture_and_curve_and_no_run(digits, small_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KERASTK_CACHE", str(tmp_path / "cache"))
