@@ -1,4 +1,4 @@
-"""Sentences with their errors marked: the truth above a word, what was answered below it, and what is wrong in words."""
+"""Sentences with their errors marked: the truth above a word, the answer below it, and what is wrong in words."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -44,6 +44,10 @@ class About:
         """The figures of the split that the run is judged by."""
         return self.metrics.splits[self.metrics.judged]
 
+    def judged_on(self, count: int) -> str:
+        """How many items the run is judged by, and of which split if that is not the test."""
+        return counted(count) if self.metrics.judged == "test" else f"{counted(count)} {self.metrics.judged}"
+
 
 def common_fields(run: Run) -> dict[str, Any]:
     """The fields of `About` that are read alike for every task. Raises RunError, RecipeError."""
@@ -75,7 +79,7 @@ def environment() -> jinja2.Environment:
     )  # fmt: skip
     made.filters |= {
         "name": name, "percent": percent, "duration": duration, "shown": printable, "points": points, "day": day,
-        "count": lambda number: f"{number:,}".replace(",", NARROW),
+        "count": counted,
     }  # fmt: skip
     made.globals |= {"version": kerastk.__version__, "reliability": charts.reliability}
     return made
@@ -95,7 +99,17 @@ def percent(share: float, digits: int = 1) -> str:
 
 def points(difference: float) -> str:
     """A difference of shares in percentage points, with its sign."""
-    return f"{100 * difference:+.1f}".replace("-", "−") + " points"
+    return f"{signed(difference)} points"
+
+
+def signed(difference: float) -> str:
+    """A difference of shares in hundredths, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def counted(number: int) -> str:
+    """A number with its thousands apart."""
+    return f"{number:,}".replace(",", NARROW)
 
 
 def day(started: str) -> str:

@@ -2,7 +2,7 @@
 
 import base64
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from markupsafe import Markup
@@ -34,10 +34,28 @@ class PhotoAbout(page.About):
     temperature: float
     mistakes: Mistakes | None
 
+    measure: ClassVar[str] = "accuracy"
+    items: ClassVar[str] = "photos"
+    compared: ClassVar[dict[str, str]] = {
+        "val_cross_entropy": "Cross-entropy", "val_accuracy": "Accuracy"
+    }  # fmt: skip
+
     @property
     def network(self) -> str:
         """What answers, in a word."""
         return self.labels.base
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Further figures for a table, by their heads."""
+        judged = self.judged
+        calibrated = judged.calibration is not None and self.labels.head == "dense"
+        return {
+            "macro F1": f"{judged.macro_f1:.3f}",
+            "cross-entropy": f"{judged.cross_entropy:.3f}",
+            "ECE": page.percent(judged.calibration.error) if calibrated else "–",
+            "photos": self.judged_on(judged.photos),
+        }
 
     @property
     def majority(self) -> tuple[str, float]:

@@ -44,12 +44,36 @@ class TagAbout(page.About):
     @property
     def measure(self) -> str:
         """What the run is judged by, in words."""
-        return "accuracy of tags" if self.labels.plain else "F1"
+        return "accuracy" if self.labels.plain else "F1"
+
+    @property
+    def items(self) -> str:
+        """What the run is judged on."""
+        return "words" if self.labels.plain else "spans"
+
+    @property
+    def compared(self) -> dict[str, str]:
+        """The columns of the log that are drawn of several runs, and what they are."""
+        score = "val_accuracy" if self.labels.plain else "val_f1"
+        return {"val_loss": "Loss", score: self.measure[0].upper() + self.measure[1:]}
 
     @property
     def network(self) -> str:
         """What answers, in a word."""
         return f"{self.recipe.cell}-{self.recipe.output}"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Further figures for a table, by their heads."""
+        judged, found = self.judged, {}
+        if not self.labels.plain:
+            found = {
+                "precision": page.percent(judged.all.precision),
+                "recall": page.percent(judged.all.recall),
+                "tags right": page.percent(judged.token_accuracy),
+                "unseen found": page.percent(judged.seen["unseen"].recall),
+            }
+        return {**found, self.items: self.judged_on(judged.all.true)}
 
     @property
     def unknown_words(self) -> float:
