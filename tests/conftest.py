@@ -63,6 +63,21 @@ def pretrained_run(digits, small_run, tmp_path_factory):
         return kerastk.train(recipe, show=False)
 
 
+@pytest.fixture(scope="session")
+def names_run(tmp_path_factory):
+    """A finished run of a small tagger on the sentences of data/names.conll."""
+    import kerastk
+
+    folder = tmp_path_factory.mktemp("runs")
+    recipe = kerastk.Tag(
+        data=str(Path(__file__).parents[1] / "data" / "names.conll"), width=16, characters="none", epochs=12,
+        learning_rate=0.02, runs=str(folder),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERASTK_CACHE", str(folder / "cache"))
+        return kerastk.train(recipe, show=False)
+
+
 def woken(model, photos):
     """The model with the batch statistics of `photos`: in a random network signals else die out or explode."""
     import keras
