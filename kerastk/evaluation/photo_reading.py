@@ -114,6 +114,11 @@ class PhotoData(Data):
     # Of the test split, in the order of predictions.csv: SHA-256 and label.
     tested: list[tuple[str, str]]
 
+    @property
+    def content(self) -> str:
+        """What is equal where runs have the same photos in the same splits."""
+        return self.sha256
+
     @classmethod
     def of(cls, run: Run) -> "PhotoData":
         """From data.json."""

@@ -154,6 +154,11 @@ class TagData(Data):
     unseen_spans: dict[str, float]
     places: dict[str, list[tuple[str, str]]]
 
+    @property
+    def content(self) -> tuple[dict[str, list[str]], dict[str, dict[str, int]]]:
+        """What is equal where runs have the same sentences in the same splits, whatever the scheme they train."""
+        return {name: sorted(digest for _, digest in found) for name, found in self.places.items()}, self.counts
+
     @classmethod
     def of(cls, run: Run) -> "TagData":
         """From data.json."""

@@ -70,8 +70,7 @@ class TagAbout(page.About):
             found = {
                 "precision": page.percent(judged.all.precision),
                 "recall": page.percent(judged.all.recall),
-                "tags right": page.percent(judged.token_accuracy),
-                "unseen found": page.percent(judged.seen["unseen"].recall),
+                "unseen": page.percent(judged.seen["unseen"].recall),
             }
         return {**found, self.items: self.judged_on(judged.all.true)}
 

@@ -83,6 +83,8 @@ def test_taggers_are_compared_on_the_sentences_that_both_tested(taggers, tmp_pat
     assert "With elsewhere it shares no test sentence." in said
     assert "learning_rate 0.001 0.003 –" in said
     assert page.count('role="img"') == 2
+    assert "The runs do not all have the same sentences" in said
+    assert "All have the same sentences in the same splits." in words(comparison.page(taggers[:3]))
 
 
 def test_the_bootstrap_finds_as_little_difference_as_there_is():
