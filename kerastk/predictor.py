@@ -19,7 +19,8 @@ from kerastk.datasets.source import natural_key
 from kerastk.errors import DataError, PhotoError, RunError
 from kerastk.evaluation.metrics import uncalibrated
 from kerastk.evaluation.neighbours import Neighbours
-from kerastk.evaluation.reading import believed, temperature
+from kerastk.evaluation.photo_reading import temperature
+from kerastk.evaluation.reading import believed
 from kerastk.evaluation.scores import of_batch
 from kerastk.run import Run
 

@@ -212,6 +212,17 @@ class Run:
         """The rows of predictions.csv; texts that a spreadsheet would run have an apostrophe in front."""
         return self._table(self.predictions_csv, "surrogateescape")
 
+    @property
+    def tags(self) -> str:
+        """The content of predictions.conll, of a tagger: lines of word, true tag and answer; an empty one behind each
+        sentence."""
+        try:
+            return run_file(self.predictions_conll, _LARGEST).read_bytes().decode("utf-8")
+        except OSError:
+            raise RunError(f"{self.path} has no {self.predictions_conll.name}.") from None
+        except ValueError:
+            raise RunError(f"{self.predictions_conll} is damaged.") from None
+
     def _table(self, path: Path, errors: str) -> list[dict[str, str]]:
         try:
             with open(run_file(path, _LARGEST), encoding="utf-8", errors=errors, newline="") as file:

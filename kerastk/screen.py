@@ -278,27 +278,27 @@ class Screen:
         self.console.print(table)
 
     def runs(self, found: "list[Listed]") -> None:
-        """The table of `kerastk runs`, then what is damaged. A narrow terminal has no room for base and data."""
+        """The table of `kerastk runs`, then what is damaged. A narrow terminal has no room for network and data."""
         # A file or a pipe is as wide as it has to be.
         console = self.console if self.console.is_terminal else Console(width=10_000, highlight=False)
-        columns = ["run", "state", "accuracy", "95 %", "time", "started", "base", "data"]
+        columns = ["run", "state", "score", "95 %", "time", "started", "network", "data"]
         columns = columns if console.width >= 100 else columns[:6]
         table = Table(box=None, pad_edge=False)
         for column in columns:
-            number = column in ("accuracy", "95 %", "time")
+            number = column in ("score", "95 %", "time")
             folds = column in ("run", "data")
             table.add_column(column, justify="right" if number else "left", no_wrap=not folds, overflow="fold")
         for run in found:
-            low, high = run.accuracy_95 or (0, 0)
+            low, high = run.score_95 or (0, 0)
             of = " (val)" if run.split == "validation" else ""
             cells = (
                 _shown(run.name),
                 run.state,
-                "" if run.accuracy is None else f"{100 * run.accuracy:.1f} %{of}",
-                "" if run.accuracy_95 is None else f"{100 * low:.1f} to {100 * high:.1f}",
+                "" if run.score is None else f"{run.measure} {100 * run.score:.1f} %{of}",
+                "" if run.score_95 is None else f"{100 * low:.1f} to {100 * high:.1f}",
                 "" if run.seconds is None else duration(run.seconds),
                 _shown((run.started or "")[:16].replace("T", " ")),
-                _shown(run.base or ""),
+                _shown(run.network or ""),
                 _shown(run.data or ""),
             )
             table.add_row(*cells[: len(columns)])

@@ -141,6 +141,16 @@ def _long(sentences: Sentences) -> Iterator[Finding]:
         yield Finding("long", tuple(each.place for each in long[:_EXAMPLES]), f"{len(long):,} of up to {most:,} words")
 
 
+def facts_of(splits: Mapping[str, list[Sentence]], scheme: str) -> dict[str, Facts]:
+    """What each split holds that has sentences, all of them tagged in `scheme`; unseen is what "train" has not."""
+    train = _Seen(splits["train"], scheme)
+    return {
+        name: _facts(sentences, scheme, None if name == "train" else train)
+        for name, sentences in splits.items()
+        if sentences
+    }
+
+
 class _Seen:
     """The words and spans of the training split."""
 

@@ -11,7 +11,7 @@ from kerastk.datasets.buckets import SentenceRows, bucket_lengths, cut_long
 from kerastk.datasets.files import Finding
 from kerastk.datasets.schemes import PLAIN, SCHEMES, convert, in_order, spans
 from kerastk.datasets.sentence import Sentence
-from kerastk.datasets.sequence_check import KINDS, SentenceLook, check_sentences, scheme_beside
+from kerastk.datasets.sequence_check import KINDS, SentenceLook, check_sentences, facts_of, scheme_beside
 from kerastk.datasets.sequences import Sentences, open_sentences
 from kerastk.datasets.source import SPLITS
 from kerastk.datasets.vocabulary import PARTS, Vocabulary
@@ -83,6 +83,10 @@ class SentenceManifest:
             "split": self.split,
             "split_seed": self.split_seed,
             "counts": {name: dict(self.counts(name)) for name in SPLITS},
+            "facts": {
+                name: {"words": each.tokens, "unseen_words": each.unseen_words, "unseen_spans": each.unseen_spans}
+                for name, each in facts_of(self.splits, self.scheme).items()
+            },
             "notes": self.notes,
             "files": [
                 {"path": each.place, "sha256": each.sha256, "tags": _hash_of_tags(each), "split": name}

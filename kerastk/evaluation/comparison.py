@@ -2,16 +2,16 @@
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any
 
 from markupsafe import Markup
 
-from kerastk.datasets.table import csv_cell
+from kerastk.errors import RunError
 from kerastk.evaluation import charts
-from kerastk.evaluation.metrics import mcnemar
-from kerastk.evaluation.reading import believed
-from kerastk.evaluation.report import SHOWN, About, environment, name, percent, series
+from kerastk.evaluation.page import SHOWN, About, environment, name, percent, series
+from kerastk.evaluation.pairs import RESAMPLES, Pair, SentencePair, photo_pairs, sentence_pairs
+from kerastk.evaluation.report import about
+from kerastk.evaluation.tag_report import TagAbout
 from kerastk.run import Run
 from kerastk.screen import printable
 
@@ -22,95 +22,64 @@ LEVEL = 0.05
 _OF_THE_RUN = ("name", "runs")
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """Two runs (by number) on the test photos that both have: how many each alone classifies correctly.
-
-    `chance` is how likely such a difference is where there is none (McNemar's exact test), corrected for the number of
-    pairs; None where they share no test photos.
-    """
-
-    first: int
-    second: int
-    photos: int
-    first_alone: int
-    second_alone: int
-    chance: float | None
-
-
 def page(runs: Sequence[Run]) -> str:
     """The HTML of a comparison of complete runs.
 
     Raises:
-        RunError: a run is not complete, or a file of it is missing or damaged.
+        RunError: a run is not complete, a file of it is missing or damaged, or the runs have no figure in common.
     """
-    abouts = [About.of(run) for run in runs]
+    abouts = [about(run) for run in runs]
+    _check_comparable(abouts)
     names = _names(runs)
-    best = max(range(len(runs)), key=lambda number: abouts[number].judged.accuracy)
-    found = pairs(abouts)
+    best = max(range(len(runs)), key=lambda number: abouts[number].judged.score)
+    of_text = isinstance(abouts[0], TagAbout)
+    found = sentence_pairs(abouts) if of_text else photo_pairs(abouts)
+    data = "sentence" if of_text else "photo"
     template = environment().get_template("comparison.html")
     return template.render(
         title="Comparison of runs",
         abouts=abouts,
         names=names,
         best=best,
+        measure=abouts[0].measure,
+        data=data,
+        resamples=RESAMPLES,
         pairs=found,
         pairs_shown=SHOWN,
         level=LEVEL,
-        verdict=_verdict(abouts, names, best, found),
+        verdict=_verdict(abouts, names, best, found, data),
         colours=[1 + number % COLOURS for number in range(len(runs))],
         differences=_differences(abouts),
-        same_data=len({about.data.sha256 for about in abouts}) == 1,
+        same_data=all(about.data.content == abouts[0].data.content for about in abouts),
         curves=_curves(abouts),
     )
 
 
-def pairs(abouts: Sequence[About]) -> list[Pair]:
-    """Every two of the runs, compared on the test photos that both have."""
-    tested = [_right(about) for about in abouts]
-    found = []
-    for first, second in combinations(range(len(abouts)), 2):
-        common = sorted(tested[first].keys() & tested[second].keys())
-        one, other = ([tested[number][key] for key in common] for number in (first, second))
-        first_alone, second_alone, chance = mcnemar(one, other)
-        found.append(Pair(first, second, len(common), first_alone, second_alone, chance if common else None))
-    return _corrected(found)
+def _check_comparable(abouts: Sequence[About]) -> None:
+    """Refuse runs that are judged by different figures."""
+    kinds: dict[tuple[type, str], About] = {}
+    for each in abouts:
+        kinds.setdefault((type(each), each.measure), each)
+    if len(kinds) > 1:
+        shown = ", ".join(f"{each.run.path.name} by {each.measure} of {each.items}" for each in kinds.values())
+        raise RunError(f"runs are compared by one figure; these are judged by several: {shown}.")
 
 
-def _right(about: About) -> dict[tuple[str, str], bool]:
-    """Whether each test photo, by content and label, is classified correctly; nothing without a test split."""
-    if "test" not in about.metrics.splits:
-        return {}
-    rows = about.run.predictions
-    with believed(about.run.predictions_csv):
-        if [row["truth"] for row in rows] != [csv_cell(label) for _, label in about.data.tested]:
-            raise ValueError
-        return {key: row["prediction"] == row["truth"] for key, row in zip(about.data.tested, rows, strict=True)}
-
-
-def _corrected(found: list[Pair]) -> list[Pair]:
-    """The pairs with Holm's correction: of many pairs, one differs by chance sooner (S. Holm 1979, SJS 6:65)."""
-    order = sorted((pair.chance, number) for number, pair in enumerate(found) if pair.chance is not None)
-    corrected, before = list(found), 0.0
-    for place, (chance, number) in enumerate(order):
-        before = max(before, min(1.0, chance * (len(order) - place)))
-        corrected[number] = dataclasses.replace(found[number], chance=before)
-    return corrected
-
-
-def _verdict(abouts: Sequence[About], names: Sequence[str], best: int, found: Sequence[Pair]) -> Markup:
+def _verdict(
+    abouts: Sequence[About], names: Sequence[str], best: int, found: Sequence[Pair | SentencePair], data: str
+) -> Markup:
     """The comparison in a few sentences."""
-    said = Markup("<b>{}</b> has the highest accuracy, <b>{}</b>.").format(
-        name(names[best]), percent(abouts[best].judged.accuracy)
+    said = Markup("<b>{}</b> has the highest {}, <b>{}</b>.").format(
+        name(names[best]), abouts[best].measure, percent(abouts[best].judged.score)
     )
     against: dict[str, list[str]] = {"more": [], "chance": [], "unknown": []}
     for pair in (pair for pair in found if best in (pair.first, pair.second)):
         kind = "unknown" if pair.chance is None else "more" if pair.chance < LEVEL else "chance"
         against[kind].append(names[pair.second if pair.first == best else pair.first])
     sentences = {
-        "more": " On the same test photos, that is more than chance against {}.",
+        "more": f" On the same test {data}s, that is more than chance against {{}}.",
         "chance": " Against {} it may be chance.",
-        "unknown": " With {} it shares no test photo.",
+        "unknown": f" With {{}} it shares no test {data}.",
     }
     for kind, others in against.items():
         if others:
@@ -143,12 +112,11 @@ def _differences(abouts: Sequence[About]) -> list[dict[str, Any]]:
 def _curves(abouts: Sequence[About]) -> dict[str, Markup]:
     if not any(row.epoch for about in abouts for row in about.epochs):
         return {}
-    titles = {"val_cross_entropy": "Validation cross-entropy", "val_accuracy": "Validation accuracy"}
     found = {}
-    for column, title in titles.items():
+    for column, title in abouts[0].compared.items():
         lines = [
-            charts.Line(series(about.epochs, column), 1 + number % COLOURS, number >= COLOURS)
-            for number, about in enumerate(abouts)
+            charts.Line(series(each.epochs, column), 1 + number % COLOURS, number >= COLOURS)
+            for number, each in enumerate(abouts)
         ]
-        found[column] = charts.curves(lines, f"{title} over epochs", percent=column == "val_accuracy")
+        found[title] = charts.curves(lines, f"{title} over epochs", percent=not column.endswith(("loss", "entropy")))
     return found

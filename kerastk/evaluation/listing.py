@@ -7,6 +7,7 @@ from typing import Any
 
 from kerastk.errors import KerastkError, RunError
 from kerastk.evaluation.reading import believed, epochs, number, text
+from kerastk.recipe import Recipe, Tag
 from kerastk.run import Run
 
 # Any of these makes a folder one of a run.
@@ -17,18 +18,20 @@ _FILES = ("recipe.toml", "environment.json", "data.json", "labels.json", "log.cs
 class Listed:
     """A run in the list. `state` is complete, running, interrupted or damaged; what is not known is None.
 
-    `accuracy` and its 95 % interval are those of `split`: test, or validation where there is no test split. `started`
-    is ISO 8601, `error` says what is damaged.
+    `score` and its 95 % interval are those of `split`: test, or validation where there is no test split; `measure` says
+    what they are, accuracy or the F1 of a tagger's spans. `started` is ISO 8601, `error` says what is damaged.
     """
 
     name: str
     path: str
     state: str
-    base: str | None = None
+    task: str | None = None
+    network: str | None = None
     data: str | None = None
     split: str | None = None
-    accuracy: float | None = None
-    accuracy_95: tuple[float, float] | None = None
+    measure: str | None = None
+    score: float | None = None
+    score_95: tuple[float, float] | None = None
     seconds: float | None = None
     started: str | None = None
     error: str | None = None
@@ -77,7 +80,7 @@ def _listed(run: Run) -> Listed:
         with believed(run.environment_json):
             known["started"] = text(run.environment.get("started", ""), 100) or None
         recipe = run.recipe
-        known |= {"base": getattr(recipe, "base", None), "data": recipe.data}
+        known |= {"task": recipe.task, "network": _network(recipe), "data": recipe.data}
         if run.complete:
             return Listed(**known, **_figures(run), state="complete")
         rows = epochs(run) if run.log_csv.exists() else []
@@ -87,15 +90,27 @@ def _listed(run: Run) -> Listed:
         return Listed(**known, state="damaged", error=" ".join(str(error).split()))
 
 
+def _network(recipe: Recipe) -> str | None:
+    """What answers, in a word."""
+    return f"{recipe.cell}-{recipe.output}" if isinstance(recipe, Tag) else getattr(recipe, "base", None)
+
+
+# What a run is judged by, by its name among the figures; the first that there is.
+_MEASURES = {"accuracy": "accuracy", "f1": "F1", "token_accuracy": "accuracy"}
+
+
 def _figures(run: Run) -> dict[str, Any]:
     metrics = run.metrics
     with believed(run.metrics_json):
         split = "test" if "test" in metrics else "validation"
-        low, high = metrics[split]["accuracy_95"]
+        figures = metrics[split]
+        name = next((name for name in _MEASURES if name in figures), "accuracy")
+        low, high = figures[f"{name}_95"]
         seconds = metrics.get("seconds", {}).get("all")
         return {
             "split": split,
-            "accuracy": number(metrics[split]["accuracy"]),
-            "accuracy_95": (number(low), number(high)),
+            "measure": _MEASURES[name],
+            "score": number(figures[name]),
+            "score_95": (number(low), number(high)),
             "seconds": None if seconds is None else number(seconds, 0, 1e12),
         }

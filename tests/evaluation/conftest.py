@@ -7,9 +7,14 @@ from PIL import Image
 
 from kerastk.datasets.check import Photo
 from kerastk.datasets.manifest import Manifest
+from kerastk.datasets.schemes import PLAIN, Span, in_order, tags_of
+from kerastk.datasets.sentence import Sentence
+from kerastk.datasets.sequence_data import SentenceManifest
+from kerastk.datasets.vocabulary import Vocabulary
 from kerastk.evaluation.metrics import before_calibration, classification
 from kerastk.evaluation.mistakes import suspects, thresholds, worst
-from kerastk.recipe import Finetune
+from kerastk.evaluation.spans import surfaces, tagging
+from kerastk.recipe import Finetune, Tag
 from kerastk.run import Run
 
 
@@ -84,6 +89,96 @@ def make_run(tmp_path):
              "counts": {"mistakes": len(wrong), "suspects": len(doubted)},
              "mistakes": [listed.index(each) for each in wrong[:24]],
              "suspects": [listed.index(each) for each in doubted[:24]]}
+        )  # fmt: skip
+        return run
+
+    return made
+
+
+@pytest.fixture
+def make_tagger_run(tmp_path):
+    """A function that writes the complete run folder of a tagger, made up and without a model.
+
+    Sentences have five words and two spans of `types` each, or with `plain` a tag of these each; `right` is the share
+    of spans or tags that are answered as they are.
+    """
+
+    def made(
+        name="run", *, types=("PER", "LOC"), plain=False, sentences=60, right=0.7, seed=0, of_data=0, findings=(),
+        words=("one", "two", "three"), **recipe,
+    ):  # fmt: skip
+        scheme = PLAIN if plain else "iob2"
+        of_text, of_answers = np.random.default_rng([of_data, 7]), np.random.default_rng([seed, 8])
+
+        def wrong(truth):
+            if plain:
+                return [each if of_answers.random() < right else types[0] for each in truth]
+            found = []
+            for span in truth:
+                kind = 4 if of_answers.random() < right else of_answers.integers(0, 4)
+                other = types[(types.index(span.label) + 1) % len(types)]
+                found += [
+                    [], [Span(*span[:2], other)], [Span(span.start, span.end - 1, span.label)],
+                    [Span(span.start, span.end - 1, other)], [span],
+                ][kind]  # fmt: skip
+            return found
+
+        def one(split, number):
+            texts = (*of_text.choice(words, 2), f"{split}{of_data}", str(number), *of_text.choice(words, 1))
+            if plain:
+                return texts, [types[each] for each in of_text.integers(0, len(types), 5)]
+            first, second = of_text.integers(0, len(types), 2)
+            return texts, [Span(0, 2, types[first]), Span(3, 5, types[second])]
+
+        def spelt(truth):
+            return tuple(truth) if plain else tuple(tags_of(truth, 5, scheme))
+
+        splits = {split: [one(split, number) for number in range(sentences)] for split in ("train", "val", "test")}
+        rows = {
+            split: [Sentence(tuple(map(str, texts)), spelt(truth), None, None, f"{split}.conll", 1 + 6 * number)
+                    for number, (texts, truth) in enumerate(some)]
+            for split, some in splits.items()
+        }  # fmt: skip
+        answers = [spelt(wrong(truth)) for _, truth in splits["test"]]
+        classes = in_order((tag for each in rows["train"] for tag in each.tags), scheme)
+        run = Run.create(tmp_path / "runs", name)
+        run.write_recipe(Tag(data="train.conll", name=name, scheme=None if plain else "iob2", **recipe))
+        manifest = SentenceManifest(
+            classes, rows, list(findings), None, None, scheme, scheme, "columns word,tag (guessed)"
+        )
+        run.write_data(manifest.to_json())
+        contract = {"task": "tag", "scheme": scheme, "source_scheme": scheme, "parts": ["words", "characters"]}
+        run.write_labels(classes, contract)
+        vocabulary = Vocabulary.of(
+            [each.tokens for each in rows["train"]], classes, max_words=1000, min_count=1, fold_digits=False,
+            lower=True, word_length=20,
+        )  # fmt: skip
+        run.write_vocabulary(vocabulary.to_json())
+        run.write_environment(
+            {"versions": {"python": "3.11", "keras": "3.15.1"}, "backend": "tensorflow", "device": "cpu",
+             "command": "kerastk tag train.conll", "started": f"2026-01-0{1 + seed}T10:00:00+0000"}
+        )  # fmt: skip
+        run.write_log(
+            [{"phase": "train", "epoch": epoch, "seconds": 2.0, "learning_rate": 0.001 / epoch,
+              "words_per_second": 300.0, "wait_share": 0.1, "loss": 1 / epoch, "val_loss": 2 / epoch,
+              "val_accuracy": 0.6 + 0.01 * epoch, **({} if plain else {"val_f1": 0.5 + 0.02 * epoch})}
+             for epoch in range(1, 7)]
+        )  # fmt: skip
+        seen = None if plain else surfaces(((each.tokens, each.tags) for each in rows["train"]), scheme)
+        figures = tagging(
+            [each.tags for each in rows["test"]], answers, scheme, tokens=[each.tokens for each in rows["test"]],
+            seen=seen,
+        )  # fmt: skip
+        run.write_tags(
+            "".join(
+                "".join(f"{word}\t{one}\t{other}\n" for word, one, other in zip(
+                    each.tokens, each.tags, answer, strict=True)) + "\n"
+                for each, answer in zip(rows["test"], answers, strict=True)
+            )
+        )  # fmt: skip
+        run.write_metrics(
+            {"format": 1, "best": {"epoch": 5, "phase": "train", "val_error": 0.4}, "test": figures,
+             "validation": figures, "seconds": {"looking": 1.0, "training": 15.0, "all": 20.0, "decoding": 0.0}}
         )  # fmt: skip
         return run
 

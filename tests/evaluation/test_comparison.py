@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from kerastk.cli import commands
 from kerastk.errors import RunError
-from kerastk.evaluation import comparison
-from kerastk.evaluation.report import About
+from kerastk.evaluation import comparison, pairs
+from kerastk.evaluation.report import about
 from tests.evaluation.test_report import loads_nothing, words
 
 CLASSES = ["a", "b", "<script>"]
@@ -22,14 +23,14 @@ def runs(make_run):
 
 
 def test_pairs_are_compared_on_the_photos_that_both_tested(runs):
-    abouts = [About.of(run) for run in runs]
-    found = {(pair.first, pair.second): pair for pair in comparison.pairs(abouts)}
+    abouts = [about(run) for run in runs]
+    found = {(pair.first, pair.second): pair for pair in pairs.photo_pairs(abouts)}
     assert len(found) == 6
     right = [
         [row["truth"] == row["prediction"] for row in run.predictions] for run in runs
     ]  # fmt: skip
     pair = found[0, 1]
-    assert pair.photos == 200
+    assert pair.common == 200
     assert pair.first_alone == sum(a and not b for a, b in zip(right[0], right[1], strict=True))
     assert pair.second_alone == sum(b and not a for a, b in zip(right[0], right[1], strict=True))
     assert pair.chance < 1e-6
@@ -50,6 +51,67 @@ def test_the_page_says_what_differs_and_whether_it_is_chance(runs, tmp_path):
     assert "The runs do not all have the same photos" in said
 
 
+@pytest.fixture
+def taggers(make_tagger_run):
+    """A tagger, one that is much better, one that is the first again, and one on other sentences."""
+    return [
+        make_tagger_run("first", right=0.5, learning_rate=0.001),
+        make_tagger_run("better", right=0.9, seed=1, learning_rate=0.003),
+        make_tagger_run("again", right=0.5),
+        make_tagger_run("elsewhere", right=0.5, seed=3, of_data=9),
+    ]
+
+
+def test_taggers_are_compared_on_the_sentences_that_both_tested(taggers, tmp_path):
+    found = {(pair.first, pair.second): pair for pair in pairs.sentence_pairs([about(run) for run in taggers])}
+    f1 = [run.metrics["test"]["f1"] for run in taggers]
+    pair = found[0, 1]
+    assert pair.common == 60
+    assert pair.difference == pytest.approx(f1[1] - f1[0])
+    assert 0 < pair.interval[0] < pair.difference < pair.interval[1]
+    assert pair.chance < 0.01
+    assert (found[0, 2].difference, found[0, 2].chance) == (0, 1.0)
+    assert [found[number, 3].chance for number in range(3)] == [None] * 3
+    out = tmp_path / "beside.html"
+    done = CliRunner().invoke(commands, ["report", *(str(run.path) for run in taggers), "--out", str(out)])
+    assert done.output == f"{out}\n"
+    page = out.read_text()
+    assert loads_nothing(page)
+    said = words(page)
+    assert f"better has the highest F1, {100 * f1[1]:.1f} %." in said
+    assert "On the same test sentences, that is more than chance against first, again." in said
+    assert "With elsewhere it shares no test sentence." in said
+    assert "learning_rate 0.001 0.003 –" in said
+    assert page.count('role="img"') == 2
+    assert "The runs do not all have the same sentences" in said
+    assert "All have the same sentences in the same splits." in words(comparison.page(taggers[:3]))
+
+
+def test_the_bootstrap_finds_as_little_difference_as_there_is():
+    # Equal taggers that err in different sentences: such a difference comes by chance in 5 of 100 pairs.
+    random = np.random.default_rng(0)
+    found = []
+    for seed in range(200):
+        right = random.random((2, 150)) < 0.7
+        one, other = (np.stack([each, np.ones(150), np.ones(150)], axis=1) for each in right)
+        found.append(pairs.bootstrap(one, other, seed=seed, resamples=200)[2] < 0.05)
+    assert 1 <= sum(found) <= 22
+
+
+def test_runs_that_are_judged_by_different_figures_are_not_compared(make_run, make_tagger_run):
+    photos, names = make_run("photos", classes=["a", "b"]), make_tagger_run("names")
+    speech = make_tagger_run("speech", types=("DET", "NOUN"), plain=True)
+    with pytest.raises(
+        RunError, match=r"^runs are compared by one figure; .*: photos by accuracy of photos, names by F1"
+    ):
+        comparison.page([photos, names])
+    with pytest.raises(RunError, match=r"names by F1 of spans, speech by accuracy of words\.$"):
+        comparison.page([names, speech])
+    assert "speech has the highest accuracy" in words(
+        comparison.page([make_tagger_run("worse", types=("DET", "NOUN"), plain=True, right=0.2), speech])
+    )
+
+
 def test_two_runs_of_one_name_are_told_apart_by_their_folders(runs, make_run, tmp_path):
     runs[0].path.rename(tmp_path / "first")
     moved, new = type(runs[0])(tmp_path / "first"), make_run("first", classes=CLASSES)
@@ -67,5 +129,5 @@ def test_predictions_that_are_not_those_of_the_data_are_refused(runs):
 
 def test_many_pairs_are_corrected_for(make_run):
     # By Holm: the smallest of three times 3, the next times 2, never below the one before.
-    found = [comparison.Pair(0, 1, 9, 0, 0, chance) for chance in (0.02, 0.01, 0.9)]
-    assert [pair.chance for pair in comparison._corrected(found)] == pytest.approx([0.04, 0.03, 0.9])
+    found = [pairs.Pair(0, 1, 9, 0, 0, chance) for chance in (0.02, 0.01, 0.9)]
+    assert [pair.chance for pair in pairs._corrected(found)] == pytest.approx([0.04, 0.03, 0.9])

@@ -42,9 +42,9 @@ def test_runs_of_all_sorts_are_listed_the_newest_first(folder):
         "done": "complete", "stopped": "interrupted", "damaged": "damaged", "bare": "damaged", "linked": "damaged",
     }  # fmt: skip
     figures = Run(folder / "done").metrics
-    assert found["done"].accuracy == figures["test"]["accuracy"]
-    assert found["done"].accuracy_95 == tuple(figures["test"]["accuracy_95"])
-    assert (found["done"].base, found["done"].data, found["done"].seconds) == ("mobilenet_v2", "photos", 20.0)
+    assert (found["done"].measure, found["done"].score) == ("accuracy", figures["test"]["accuracy"])
+    assert found["done"].score_95 == tuple(figures["test"]["accuracy_95"])
+    assert (found["done"].network, found["done"].data, found["done"].seconds) == ("mobilenet_v2", "photos", 20.0)
     assert found["stopped"].seconds == 12.0
     assert found["damaged"].error.endswith("metrics.json is damaged.")
     assert "is a link" in found["linked"].error
@@ -55,9 +55,22 @@ def test_the_table_and_the_json_hold_the_same(folder):
     as_json = json.loads(invoke(folder, "--json"))
     assert {run["name"] for run in as_json} == {"done", "stopped", "damaged", "bare", "linked"}
     done = next(run for run in as_json if run["name"] == "done")
-    assert f"{100 * done['accuracy']:.1f} %" in rows["done"]
+    assert f"accuracy {100 * done['score']:.1f} %" in rows["done"]
     assert "2026-01-03 10:00" in rows["done"]
     assert "interrupted" in rows["stopped"]
+
+
+def test_taggers_are_listed_with_their_own_figure(make_run, make_tagger_run, tmp_path):
+    make_run("photos", classes=["a", "b"])
+    names, words = make_tagger_run("names"), make_tagger_run("words", types=("DET", "NOUN"), plain=True, cell="gru")
+    rows = {line.split()[0]: line for line in invoke(names.path.parent).splitlines()}
+    assert f" F1 {100 * names.metrics['test']['f1']:.1f} % " in rows["names"]
+    assert f" accuracy {100 * words.metrics['test']['token_accuracy']:.1f} % " in rows["words"]
+    assert [rows[name].split()[-2] for name in ("names", "words")] == ["lstm-crf", "gru-crf"]
+    found = {run["name"]: run for run in json.loads(invoke(names.path.parent, "--json"))}
+    assert [found[name]["measure"] for name in ("photos", "names", "words")] == ["accuracy", "F1", "accuracy"]
+    assert found["names"]["score_95"] == names.metrics["test"]["f1_95"]
+    assert [found[name]["task"] for name in ("photos", "names")] == ["finetune", "tag"]
 
 
 def test_a_run_that_another_process_trains_is_running(folder):
@@ -75,8 +88,9 @@ def test_an_empty_folder_has_no_runs(tmp_path):
 
 @pytest.mark.parametrize("name", ["environment.json", "recipe.toml", "log.csv", "metrics.json", "labels.json"])
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"format": 1}', b"[" * 100_000, b"epoch\n1\n", None])
-def test_no_damage_is_more_than_a_row(name, content, make_run):
-    run = make_run("hit", classes=["a", "b"])
+@pytest.mark.parametrize("task", ["finetune", "tag"])
+def test_no_damage_is_more_than_a_row(task, name, content, make_run, make_tagger_run):
+    run = make_run("hit", classes=["a", "b"]) if task == "finetune" else make_tagger_run("hit", sentences=3)
     if name == "log.csv":
         run.metrics_json.unlink()
     path = run.path / name

@@ -429,6 +429,28 @@ def test_reports_lists_and_comparisons(name, examples, small_run, tmp_path):
     fuzz(examples, as_json(changed(good)) | spoiled([json.dumps(good).encode()]), read)
 
 
+TAGGED = ("environment.json", "labels.json", "data.json", "metrics.json", "vocabulary.json", "predictions.conll")
+
+
+@COUNTS
+@pytest.mark.parametrize("name", TAGGED)
+def test_reports_lists_and_comparisons_of_taggers(name, examples, tagger_run, tmp_path):
+    folders = [tmp_path / "run", tmp_path / "other"]
+    for folder in folders:
+        shutil.copytree(tagger_run.path, folder, ignore=shutil.ignore_patterns("events", "model.keras", "report.html"))
+    good = (folders[0] / name).read_bytes()
+
+    def read(data):
+        (folders[0] / name).write_bytes(data)
+        assert len(listed(tmp_path)) == 2
+        for way in (lambda run: report.page(run), lambda run: comparison.page([run, Run(folders[1])])):
+            with contextlib.suppress(KerastkError):
+                assert "<script" not in way(Run.open(folders[0]))
+
+    damaged = spoiled([good])
+    fuzz(examples, damaged if name.endswith(".conll") else as_json(changed(json.loads(good))) | damaged, read)
+
+
 @COUNTS
 def test_logs_and_recipes_of_runs(examples, tmp_path):
     run = Run.create(tmp_path, "run")

@@ -1,5 +1,6 @@
 """Run folders from strangers: what is in them is checked, and nothing in them leads out of them."""
 
+import hashlib
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import pytest
 import kerastk
 from kerastk.datasets.files import run_file
 from kerastk.errors import KerastkError, RunError
+from kerastk.evaluation import comparison, report
 from kerastk.evaluation.evaluate import evaluate
 from kerastk.evaluation.neighbours import Neighbours
 from kerastk.networks.classifier import features_model
@@ -35,6 +37,8 @@ def folder(tmp_path):
     run.metrics_json.write_text(json.dumps({"validation": {}}))
     run.log_csv.write_text("epoch,loss\n1,0.5\n")
     run.recipe_toml.write_text('task = "finetune"\n')
+    run.vocabulary_json.write_text(json.dumps({"words": []}))
+    run.predictions_conll.write_text("a\tO\tO\n\n")
     return run.path
 
 
@@ -80,8 +84,13 @@ JSON_FILES = {
     "labels.json": lambda path: Run.open(path).labels,
     "data.json": lambda path: Run.open(path).data,
     "metrics.json": lambda path: Run.open(path).metrics,
+    "vocabulary.json": lambda path: Run.open(path).vocabulary,
 }
-FILES = JSON_FILES | {"recipe.toml": lambda path: Run.open(path).recipe, "log.csv": lambda path: Run.open(path).log}
+FILES = JSON_FILES | {
+    "recipe.toml": lambda path: Run.open(path).recipe,
+    "log.csv": lambda path: Run.open(path).log,
+    "predictions.conll": lambda path: Run.open(path).tags,
+}
 
 
 @pytest.mark.parametrize("name", JSON_FILES)
@@ -262,3 +271,85 @@ def test_a_record_of_photos_that_is_none_is_one_line(data, predictor, folder, di
     monkeypatch.setattr(predictor, "run", Run(folder))
     with pytest.raises(RunError, match=r"data\.json is damaged"):
         evaluate(predictor, [(str(path), path.parent.name) for path in sorted(digits.glob("*/1.png"))])
+
+
+# A tagger's files, when its report is made.
+
+
+@pytest.fixture
+def tagger(tagger_run, tmp_path):
+    """The run folder of a tagger, without its model."""
+    folder = tmp_path / "tagger"
+    shutil.copytree(tagger_run.path, folder, ignore=shutil.ignore_patterns("events", "model.keras", "report.html"))
+    return Run(folder)
+
+
+def tested(run, sentences):
+    """Make these sentences, of (word, truth, answer), those that the run is judged by."""
+    files = [each for each in run.data["files"] if each["split"] != "test"]
+    for rows in sentences:
+        digest = hashlib.sha256("\0".join(word for word, _, _ in rows).encode()).hexdigest()
+        files.append({"path": "x:1", "sha256": digest, "tags": "", "split": "test"})
+    run.write_data(json.dumps(run.data | {"files": files}))
+    run.write_tags("".join("".join("\t".join(row) + "\n" for row in rows) + "\n" for rows in sentences))
+    metrics = run.metrics
+    metrics["test"] |= {"sentences": len(sentences), "tokens": sum(map(len, sentences))}
+    run.write_metrics(metrics)
+    return run
+
+
+@pytest.mark.parametrize("make", [report.page, lambda run: comparison.page([run, run])], ids=["report", "comparison"])
+def test_sentences_without_end_take_no_more_than_reading_them(make, tagger, bounded):
+    # Every word is a span of its own and answered as another type, which compared each with each takes hours.
+    run = tested(tagger, [[("word", "B-PER", "B-LOC")] * 100_000, [("a", "B-PER", "O")]])
+    page, error = bounded(make, run, seconds=60, megabytes=400)
+    assert error is None
+    assert page.count('class="tagged"') == (make is report.page)
+
+
+def test_words_and_tags_without_end_are_shortened(tagger, bounded):
+    word, tag = "<b>" * 100_000, "B-" + "x" * 900
+    page, error = bounded(report.page, tested(tagger, [[(word, tag, "O")]]))
+    assert error is None
+    assert len(page) < 150_000
+    assert "<b><b>" not in page
+
+
+def test_a_line_without_end_is_refused(tagger, refused):
+    run = tested(tagger, [[("word", "O", "B-" + "x" * 1001)]])
+    assert "predictions.conll is damaged" in refused(report.page, run, kind=RunError)
+
+
+def test_ten_thousand_types_make_a_page(tagger, bounded):
+    metrics = tagger.metrics
+    row = {"right": 0, "guessed": 1, "spans": 1}
+    types = {f"type {number}": row for number in range(10_000)}
+    confusion = {name: {"O": 1} for name in types}
+    metrics["test"] |= {"types": types, "spans": 10_000, "confusion": confusion}
+    tagger.write_metrics(metrics)
+    page, error = bounded(report.page, tagger, seconds=60, megabytes=400)
+    assert error is None
+    assert "9980 more types" in page
+    metrics["test"] |= {"types": types | {"one more": row}, "spans": 10_001}
+    tagger.write_metrics(metrics)
+    assert "metrics.json is damaged" in str(bounded(report.page, tagger, megabytes=400)[1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"words": 7}, {"words": ["a", "a"]}, {"words": [7]}, {"words": {"a": 1}}, {"characters": [["a"]]},
+        {"characters": [str(number) for number in range(2001)]}, {"tags": []}, {"tags": None}, {"lower": "yes"},
+        {"fold_digits": 1}, {"word_length": 0}, {"word_length": 10**9}, {"word_length": 20.0}, {"format": 9},
+        {"more": 1},
+    ],
+    ids=lambda change: f"{change}"[:40],
+)  # fmt: skip
+def test_a_vocabulary_of_wrong_types_and_sizes_is_one_line(change, tagger, refused):
+    tagger.write_vocabulary(tagger.vocabulary | change)
+    assert "vocabulary.json is damaged" in refused(report.page, tagger, kind=RunError)
+
+
+def test_a_recipe_of_another_task_is_one_line(tagger, small_run, refused):
+    shutil.copy(small_run.recipe_toml, tagger.recipe_toml)
+    assert "labels.json is damaged" in refused(report.page, tagger, kind=RunError)
