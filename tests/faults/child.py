@@ -253,6 +253,7 @@ def _do(job, out):
         Checkpoints(Path(job["save"])).save(tree(3))
         return 0
     import kerastk
+    from kerastk.recipe import TASKS
 
     used = callbacks(out, at=job.get("at", ()), counted=job.get("counted", False))
     train, resume = (functools.partial(each, callbacks=used) for each in (kerastk.train, kerastk.resume))
@@ -267,7 +268,8 @@ def _do(job, out):
         if "resume" in job:
             resume(job["resume"], **job.get("options", {}))
         else:
-            train(kerastk.Finetune(**job["recipe"]), resume=True)
+            fields = dict(job["recipe"])
+            train(TASKS[fields.pop("task", "finetune")](**fields), resume=True)
     except kerastk.KerastkError as error:
         print(f"{type(error).__name__}: {error}")
         return error.exit_code

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from kerastk.run import Run
-from tests.conftest import SMALL
+from tests.conftest import SMALL, SMALL_TAGGER
 from tests.faults.runs import EPOCHS, Server, trace
 
 COMMON = {"epochs": EPOCHS, "batch_size": 16, "epoch_parts": 2, "deterministic": True, "threads": 2}
@@ -28,6 +28,11 @@ CONFIGURATIONS = {
         "schedule": "plateau:patience=1", "warmup_epochs": 0.5, "balance": "sample", "mixup": 0.2, "cutmix": 1.0,
         "augment": "crop:0.5,randaugment", "l2": 1e-4, "gradient_norms": True, "histograms": True, "time": "2h",
         "on_nan": "rollback", "keep_last": True, "min_delta": 0.01, "patience": 4,
+    },
+    # A tagger, with a dropout of its own and words that are shown as unknown.
+    "tag": {
+        "task": "tag", **SMALL_TAGGER, "epochs": EPOCHS, "epoch_parts": 2, "learning_rate": 0.02, "ema": 0.9,
+        "schedule": "plateau:patience=1", "keep_last": True, "gradient_norms": True,
     },
     # So fast that the first epoch is better than any after it.
     "best": {**TUNED, "probe": "none", "learning_rate": 1e-3, "warmup_epochs": 1.0},
@@ -77,12 +82,15 @@ def second():
 
 
 @pytest.fixture(scope="session")
-def case_in(digits, small_run):
+def case_in(digits, small_run, names):
     """A function that makes a case in a folder, from a configuration's name and further fields."""
 
     def made(folder, configuration, **fields):
-        recipe = {"data": str(digits), "weights": str(small_run.path), "runs": str(folder), "name": "run"}
-        recipe |= CONFIGURATIONS[configuration] | fields
+        recipe = {"runs": str(folder), "name": "run", **CONFIGURATIONS[configuration], **fields}
+        if recipe.get("task") == "tag":
+            recipe = {"data": names, **recipe}
+        else:
+            recipe = {"data": str(digits), "weights": str(small_run.path), **recipe}
         (folder / "out").mkdir(parents=True)
         env = {"KERASTK_CACHE": str(folder / "cache")}
         return Case(recipe, Run(folder / recipe["name"]), env, folder / "out")

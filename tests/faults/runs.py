@@ -28,7 +28,7 @@ STEPS, MARK = 7, 3
 EPOCHS = 4
 # Longer than any of them takes; then it hangs.
 LIMIT_SECONDS = 300
-TIMINGS = ("seconds", "photos_per_second", "wait_share", "final/seconds")
+TIMINGS = ("seconds", "photos_per_second", "words_per_second", "wait_share", "final/seconds")
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,9 @@ def trace(run, out):
         "last weights": weights(run.last_keras) if run.last_keras.exists() else None,
         "optimizer": {name: optimizer[name] for name in optimizer.files},
         "metrics": json.dumps(metrics, sort_keys=True),
-        "predictions": run.predictions_csv.read_text(),
+        "predictions": [path.read_text() for path in (run.predictions_csv, run.predictions_conll) if path.exists()],
         "log": log(run),
-        "labels": run.labels_json.read_text(),
+        "labels": [path.read_text() for path in (run.labels_json, run.vocabulary_json) if path.exists()],
     }
     for split in ("train", "validation"):
         found[f"events of {split}"] = events(run, split)

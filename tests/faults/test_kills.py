@@ -126,7 +126,7 @@ def test_a_save_that_is_killed_at_any_write_fsync_rename_or_removal_leaves_whole
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["cache", "off", "kit"])
+@pytest.mark.parametrize("configuration", ["cache", "off", "kit", "tag"])
 @pytest.mark.parametrize("number", range(15))
 def test_a_run_killed_at_a_random_moment_ends_as_the_uninterrupted_one(
     configuration, number, tmp_path, case_in, first, second, reference
@@ -167,7 +167,7 @@ def goes_on_to_the_same_end(hit, server, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["cache", "off", "kit"])
+@pytest.mark.parametrize("configuration", ["cache", "off", "kit", "tag"])
 @pytest.mark.parametrize("number", range(5))
 def test_a_run_killed_at_a_random_call_of_a_save_ends_as_the_uninterrupted_one(
     configuration, number, case, first, second, reference, saving
