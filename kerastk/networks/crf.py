@@ -155,7 +155,9 @@ class CRF(keras.layers.Layer):
             (self.end_scores, self.ends),
         )
         forbidden = ops.cast(_FORBIDDEN, self._precision)
-        return tuple(ops.where(ops.convert_to_tensor(allowed), scores, forbidden) for scores, allowed in pairs)
+        # JAX's where takes no Keras variable while it traces.
+        tensor = ops.convert_to_tensor
+        return tuple(ops.where(tensor(allowed), tensor(scores), forbidden) for scores, allowed in pairs)
 
     def _score(self, emissions: Any, tags: Any, mask: Any) -> Any:
         transitions, starts, ends = self._scores()
@@ -182,9 +184,9 @@ class CRF(keras.layers.Layer):
         # The derivative by each score is how often it is expected to be used.
         uses = (
             (emissions, probabilities * real, (1, 2)),
-            (self.transition_scores, pairs, (1, 2)),
-            (self.start_scores, probabilities[:, 0], 1),
-            (self.end_scores, ops.sum(probabilities * final, axis=1), 1),
+            (ops.convert_to_tensor(self.transition_scores), pairs, (1, 2)),
+            (ops.convert_to_tensor(self.start_scores), probabilities[:, 0], 1),
+            (ops.convert_to_tensor(self.end_scores), ops.sum(probabilities * final, axis=1), 1),
         )
         slope = sum(ops.sum(each * expected, axis=axes) for each, expected, axes in uses)
         return value + (slope - ops.stop_gradient(slope))
