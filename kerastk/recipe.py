@@ -549,31 +549,35 @@ class Tag(Recipe):
     casing: bool = option(True, "Tell the network how a word is written: small, capital, with digits.", group="network")
     cell: str = option("lstm", "The recurrent layers' kind.", group="network", choices=("lstm", "gru", "rnn"))
     layers: int = option(1, "Bidirectional layers.", group="network", low=1, high=16)
-    width: int = option(128, "Units a layer and direction.", group="network", low=1, high=8192, common=True)
+    width: int = option(150, "Units a layer and direction.", group="network", low=1, high=8192, common=True)
     output: str = option(
         "crf", "How tags are chosen: all of a sentence together by a conditional random field, which allows no "
         "transition that the scheme does not, or each by itself.", group="network", choices=("crf", "softmax"),
         common=True,
     )  # fmt: skip
-    dropout: float = option(0.33, "Share of the features dropped from a sentence, before and behind each layer.",
+    dropout: float = option(0.4, "Share of the features dropped from a sentence, before and behind each layer.",
                             group="network", low=0, below=1)  # fmt: skip
     word_dropout: float = option(
-        0.1, "Share of the words that are shown as unknown in training, so that these teach what is unknown.",
+        0.2, "Share of the words that are shown as unknown in training, so that these teach what is unknown.",
         group="network", low=0, below=1,
     )  # fmt: skip
     epochs: int | None = option(
         None, "Passes over the training sentences.", group="training", auto="12", unit="epochs", low=1, high=100_000,
         common=True,
     )  # fmt: skip
-    batch_size: int = option(1000, "Words a step, about, with the padding.", group="training", low=1, high=1_000_000,
+    batch_size: int = option(500, "Words a step, about, with the padding.", group="training", low=1, high=1_000_000,
                              common=True)  # fmt: skip
     learning_rate: float | str | None = option(
         None, "Peak learning rate; auto finds one (`kerastk lr-find`).", group="training",
-        auto="0.002, in proportion to the optimizer's usual one", low=1e-9, high=10, common=True,
+        auto="0.003, in proportion to the optimizer's usual one", low=1e-9, high=10, common=True,
     )  # fmt: skip
     warmup_epochs: float | None = option(
-        None, "Linear rise of the learning rate at the start.", group="training", auto="0", unit="epochs", low=0,
-        high=1000,
+        None, "Linear rise of the learning rate at the start.", group="training", auto="0.5, or a tenth of a shorter training",
+        unit="epochs", low=0, high=1000,
+    )  # fmt: skip
+    clipnorm: float | None = option(
+        None, "Largest global norm of the gradients; 0 leaves them as they are.", group="training", auto="5", low=0,
+        high=1e6,
     )  # fmt: skip
     patience: int | None = option(
         None, "Stop after so many epochs without a better validation figure (F1 of spans, accuracy of plain tags).",
@@ -611,9 +615,10 @@ class Tag(Recipe):
             "split_seed": split_seed,
             "name": name,
             "epochs": _or(self.epochs, TAG_EPOCHS),
-            "learning_rate": _or(self.learning_rate, scale * 2e-3),
-            "warmup_epochs": _or(self.warmup_epochs, 0.0),
+            "learning_rate": _or(self.learning_rate, scale * 3e-3),
+            "warmup_epochs": _or(self.warmup_epochs, min(0.5, _or(self.epochs, TAG_EPOCHS) / 10)),
             **self._optimisation(patience=10),
+            "clipnorm": _or(self.clipnorm, 5.0),
         }
         if "weight_decay" in numbers:
             values["weight_decay"] = _or(self.weight_decay, 0.0)

@@ -14,7 +14,7 @@ from kerastk.datasets.vocabulary import PARTS, Vocabulary
 from kerastk.errors import RecipeError, RunError
 from kerastk.evaluation.spans import surfaces, tagging
 from kerastk.networks import saved
-from kerastk.networks.tagger import Characters, Legal, scores_model, tagger
+from kerastk.networks.tagger import Characters, Legal, kernel_notes, scores_model, tagger
 from kerastk.networks.tagger import objective as likelihood
 from kerastk.networks.vectors import read_vectors, vector_words
 from kerastk.notation import schedule_numbers, split_fractions
@@ -31,7 +31,7 @@ from kerastk.training.tensorboard import Events, Writer
 WORD_SIZE = 100
 # Characters of a word that are read, and what reads them.
 WORD_LENGTH = 20
-CHARACTER_SIZE, FILTERS, WIDTHS, CHARACTER_UNITS = 25, 30, (3,), 25
+CHARACTER_SIZE, FILTERS, WIDTHS, CHARACTER_UNITS = 32, 40, (3, 5), 40
 CASING_SIZE = 8
 # What TensorBoard's table of runs has beside their values: the scalars, by tag, and their heads.
 COLUMNS = {
@@ -209,8 +209,18 @@ def stages_of(model: keras.Model) -> dict[str, list[str]]:
 
 
 def notes(recipe: Tag, resolved: Tag, model: keras.Model, data: SentenceData) -> list[str]:
-    """What a user should know of how a recipe was resolved."""
-    return []
+    """What a user should know of how a recipe was resolved: the words of a vector file, what computes."""
+    found = []
+    if resolved.vectors is not None:
+        table = read_vectors(resolved.vectors, data.vocabulary.words, seed=resolved.seed)
+        found.append(
+            f"of {len(data.vocabulary.words):,} words {table.exact + table.folded:,} are in {resolved.vectors} as they "
+            f"are, {table.lower:,} in small letters, {table.missing:,} not"
+        )
+    on_gpu = resolved.device != "cpu"
+    fused = kernel_notes(model, device=resolved.device, xla=False)[0] == "fused kernel on"
+    xla = keras.backend.backend() == "jax" or (on_gpu and not fused and not resolved.deterministic)
+    return [*found, "; ".join(kernel_notes(model, device=resolved.device, xla=xla))]
 
 
 def validation(recipe: Tag, model: keras.Model, data: SentenceData) -> TagValidation:
