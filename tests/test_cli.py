@@ -246,4 +246,5 @@ def test_report_and_runs_know_a_finished_run(small_run, tmp_path):
     accuracy = small_run.metrics["test"]["accuracy"]
     assert f"{100 * accuracy:.1f} %" in invoke("runs", small_run.path.parent).output
     (listed,) = json.loads(invoke("runs", small_run.path.parent, "--json").output)
-    assert (listed["state"], listed["accuracy"], listed["base"]) == ("complete", accuracy, "mobilenet_0.25")
+    found = (listed["state"], listed["measure"], listed["score"], listed["network"])
+    assert found == ("complete", "accuracy", accuracy, "mobilenet_0.25")

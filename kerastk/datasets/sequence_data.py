@@ -72,7 +72,7 @@ class SentenceManifest:
 
     def to_json(self) -> str:
         """The content of the run folder's data.json. A sentence's `path` is its file and line, `tags` a hash of
-        them."""
+        them. `facts` has each split's words and the shares of words and spans that "train" has not."""
         content = {
             "format": FORMAT,
             "sha256": self.sha256,

@@ -86,8 +86,8 @@ def environment() -> jinja2.Environment:
 
 
 def name(text: str) -> Markup:
-    """The name of a class or run; a long one shortened, and whole where one points at it."""
-    whole = printable(text)
+    """The name of a class or run; a long one shortened, and whole where one points at it; – where it is empty."""
+    whole = printable(text) or "–"
     shown = charts.short(whole, LONGEST_NAME)
     return escape(whole) if shown == whole else Markup('<span title="{}">{}</span>').format(whole, shown)
 

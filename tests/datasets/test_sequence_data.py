@@ -166,6 +166,16 @@ def test_the_manifest_tells_what_changed(file):
     assert others.changes(recorded) == ["sentences stand in other splits, or there are more or fewer copies"]
 
 
+def test_the_record_has_the_words_of_each_split_and_what_training_has_not_seen(file):
+    train, test = file(written(range(10))), file(written([1, 1, 77]) + "\nMr1\tB-loc\n", "test.conll")
+    facts = json.loads(opened(train, test=test, fractions=(0.9, 0.1, 0), scheme="iob2").manifest.to_json())["facts"]
+    assert list(facts) == ["train", "val", "test"]
+    assert facts["train"]["words"] + facts["val"]["words"] == 35
+    assert (facts["train"]["unseen_words"], facts["train"]["unseen_spans"]) == (None, None)
+    # Mr77 and Town77 of 13 words; of 7 spans theirs, and Mr1, which is seen with another type and another length.
+    assert facts["test"] == {"words": 13, "unseen_words": 2 / 13, "unseen_spans": 3 / 7}
+
+
 def test_sentences_that_are_known_stay_in_their_splits(file):
     first = settled(file(written(range(40))))
     assigned = {each.sha256: name for name, part in first.splits.items() for each in part}

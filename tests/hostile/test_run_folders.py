@@ -348,6 +348,22 @@ def test_ten_thousand_types_make_a_page(tagger, bounded):
 def test_a_vocabulary_of_wrong_types_and_sizes_is_one_line(change, tagger, refused):
     tagger.write_vocabulary(tagger.vocabulary | change)
     assert "vocabulary.json is damaged" in refused(report.page, tagger, kind=RunError)
+    assert "vocabulary" in refused(kerastk.load, tagger.path, kind=RunError)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": "O"}, {"classes": []}, {"classes": [1, 2]}, {"classes": None}, {"classes": {"O": 1}},
+        {"classes": [["O"], "B-PER"]}, {"scheme": "iob9"}, {"scheme": ["iob2"]}, {"scheme": "plain"}, {"scheme": None},
+        {"source_scheme": "plain"}, {"source_scheme": {}}, {"task": "finetune"}, {"task": ["tag"]},
+    ],
+    ids=lambda change: f"{change}"[:40],
+)  # fmt: skip
+def test_labels_of_a_tagger_of_wrong_types_are_one_line(change, tagger, refused):
+    tagger.labels_json.write_text(json.dumps(tagger.labels | change))
+    assert "labels.json" in refused(report.page, tagger, kind=RunError)
+    refused(kerastk.load, tagger.path)
 
 
 def test_a_recipe_of_another_task_is_one_line(tagger, small_run, refused):
