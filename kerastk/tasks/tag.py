@@ -16,7 +16,7 @@ from kerastk.evaluation.spans import surfaces, tagging
 from kerastk.networks import saved
 from kerastk.networks.tagger import Characters, Legal, kernel_notes, scores_model, tagger
 from kerastk.networks.tagger import objective as likelihood
-from kerastk.networks.vectors import read_vectors, vector_words
+from kerastk.networks.vectors import Vectors, read_vectors, vector_words
 from kerastk.notation import schedule_numbers, split_fractions
 from kerastk.recipe import TAG_SPLIT, Tag
 from kerastk.run import Run
@@ -76,7 +76,13 @@ def gather(
     """The splits and the network. The vocabulary of a run that is gone on with stays as it is."""
     with look(f"reading {Path(source).name}"):
         data = open_data(recipe, source, known)
-    return data, build(recipe, data.vocabulary, data.manifest.scheme)
+        table = _table(recipe, data.vocabulary)
+    if table is not None:
+        data.manifest.notes.append(
+            f"of {len(data.vocabulary.words):,} words {table.exact + table.folded:,} are in {recipe.vectors} as they "
+            f"are, {table.lower:,} in small letters, {table.missing:,} not"
+        )
+    return data, build(recipe, data.vocabulary, data.manifest.scheme, table)
 
 
 def open_data(recipe: Tag, source: str, known: Run | None = None) -> SentenceData:
@@ -112,14 +118,17 @@ def open_data(recipe: Tag, source: str, known: Run | None = None) -> SentenceDat
 def network(recipe: Tag, source: str) -> keras.Model:
     """The uncompiled tagger of a recipe, with the vocabulary of its data."""
     data = open_data(recipe, source)
-    return build(recipe, data.vocabulary, data.manifest.scheme)
+    return build(recipe, data.vocabulary, data.manifest.scheme, _table(recipe, data.vocabulary))
 
 
-def build(recipe: Tag, vocabulary: Vocabulary, scheme: str) -> keras.Model:
-    """The uncompiled tagger for a vocabulary whose tags are of a scheme."""
-    matrix = None
-    if recipe.vectors is not None:
-        matrix = read_vectors(recipe.vectors, vocabulary.words, seed=recipe.seed).matrix
+def _table(recipe: Tag, vocabulary: Vocabulary) -> Vectors | None:
+    """The vectors of the recipe's file for a vocabulary."""
+    return None if recipe.vectors is None else read_vectors(recipe.vectors, vocabulary.words, seed=recipe.seed)
+
+
+def build(recipe: Tag, vocabulary: Vocabulary, scheme: str, table: Vectors | None) -> keras.Model:
+    """The uncompiled tagger for a vocabulary whose tags are of a scheme, from the vectors of `table` or random ones."""
+    matrix = None if table is None else table.matrix
     sizes, rules = vocabulary.sizes, None
     if recipe.output == "crf" and scheme != PLAIN:
         starts, transitions, ends = legal(vocabulary.tags, scheme)
@@ -209,18 +218,11 @@ def stages_of(model: keras.Model) -> dict[str, list[str]]:
 
 
 def notes(recipe: Tag, resolved: Tag, model: keras.Model, data: SentenceData) -> list[str]:
-    """What a user should know of how a recipe was resolved: the words of a vector file, what computes."""
-    found = []
-    if resolved.vectors is not None:
-        table = read_vectors(resolved.vectors, data.vocabulary.words, seed=resolved.seed)
-        found.append(
-            f"of {len(data.vocabulary.words):,} words {table.exact + table.folded:,} are in {resolved.vectors} as they "
-            f"are, {table.lower:,} in small letters, {table.missing:,} not"
-        )
+    """What a user should know of how a recipe was resolved: what computes."""
     on_gpu = resolved.device != "cpu"
     fused = kernel_notes(model, device=resolved.device, xla=False)[0] == "fused kernel on"
     xla = keras.backend.backend() == "jax" or (on_gpu and not fused and not resolved.deterministic)
-    return [*found, "; ".join(kernel_notes(model, device=resolved.device, xla=xla))]
+    return ["; ".join(kernel_notes(model, device=resolved.device, xla=xla))]
 
 
 def validation(recipe: Tag, model: keras.Model, data: SentenceData) -> TagValidation:
