@@ -189,11 +189,13 @@ def train(context: click.Context, name: str | None, options: tuple[str, ...]) ->
 
 def _recipe_file(name: str) -> Path:
     """A recipe's file by its path or by the name of a shipped recipe."""
-    if name in recipes.names():
+    if name in recipes.shipped_names():
         return recipes.folder() / f"{name}.toml"
     if name.endswith(".toml") or os.sep in name:
         return Path(name)
-    raise RecipeError(f"no recipe is called {name!r}; shipped: {', '.join(recipes.names())}. A file ends in .toml.")
+    raise RecipeError(
+        f"no recipe is called {name!r}; shipped: {', '.join(recipes.shipped_names())}. A file ends in .toml."
+    )
 
 
 def _train(recipe: Recipe, dry: bool, resume: bool, values: dict[str, Any]) -> None:
@@ -520,14 +522,15 @@ def lr_find(data: str, out: Path, **values: Any) -> None:
     falls steepest. DATA is as for `finetune`; or a recipe's name or file. No run is made. `--learning-rate auto` does
     the same at the start of a run.
     """
+    from kerastk.datasets.sequences import is_sentences
     from kerastk.storage import check_ending
 
     check_ending(out, (".png",))
     base: dict[str, Any] = {"data": data}
-    kind = Finetune
-    if data in recipes.names() or data.endswith(".toml"):
+    kind: type[Recipe] = Tag if is_sentences(data) else Finetune
+    if data in recipes.shipped_names() or data.endswith(".toml"):
         kind, base = parse(_recipe_file(data))
-    recipe = construct(kind, base | given(kind, values) | {"learning_rate": "auto"})
+    recipe = construct(kind, base | given(Finetune, values) | {"learning_rate": "auto"})
     start_backend()
     import io
 
@@ -643,7 +646,7 @@ def bases() -> None:
 @commands.command(name="recipes")
 def list_recipes() -> None:
     """List the shipped recipes."""
-    for name in recipes.names():
+    for name in recipes.shipped_names():
         # The head of a recipe: its command, an empty line, then what it is in a line.
         lines = (recipes.folder() / f"{name}.toml").read_text(encoding="utf-8").splitlines()
         click.echo(f"{name:12s} {lines[2].removeprefix('# ')}")

@@ -572,8 +572,8 @@ class Tag(Recipe):
         auto="0.003, in proportion to the optimizer's usual one", low=1e-9, high=10, common=True,
     )  # fmt: skip
     warmup_epochs: float | None = option(
-        None, "Linear rise of the learning rate at the start.", group="training", auto="0.5, or a tenth of a shorter training",
-        unit="epochs", low=0, high=1000,
+        None, "Linear rise of the learning rate at the start.", group="training",
+        auto="0.5, or a tenth of a shorter training", unit="epochs", low=0, high=1000,
     )  # fmt: skip
     clipnorm: float | None = option(
         None, "Largest global norm of the gradients; 0 leaves them as they are.", group="training", auto="5", low=0,

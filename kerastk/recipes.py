@@ -14,16 +14,16 @@ def folder() -> Path:
     return shipped.folder("recipes")
 
 
-def names() -> list[str]:
+def shipped_names() -> list[str]:
     """The names of all shipped recipes."""
     return sorted(path.stem for path in folder().glob("*.toml"))
 
 
 def __getattr__(name: str) -> Recipe:
-    if name in names():
+    if name in shipped_names():
         return load(folder() / f"{name}.toml")
-    raise AttributeError(f"kerastk ships no recipe {name!r}; it ships {', '.join(names())}")
+    raise AttributeError(f"kerastk ships no recipe {name!r}; it ships {', '.join(shipped_names())}")
 
 
 def __dir__() -> list[str]:
-    return ["folder", "names", *names()]
+    return ["folder", "shipped_names", *shipped_names()]

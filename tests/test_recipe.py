@@ -260,8 +260,8 @@ def test_an_unknown_key_gets_the_nearest_names():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"epochs = 3", "task must be one of finetune; got None"),
-        (b'task = "tag"', "task must be one of finetune; got 'tag'"),
+        (b"epochs = 3", "task must be one of finetune, tag; got None"),
+        (b'task = "segment"', "task must be one of finetune, tag; got 'segment'"),
         (b"epochs = = 3", "is not TOML"),
         (b"\xff\xfe", "is not TOML"),
         (b"epochs = " + b"9" * 5000, "is not TOML"),

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import kerastk
 from kerastk import recipes
 from kerastk.demo import write_digits
+from kerastk.errors import DataError
 from kerastk.recipe import Recipe, dump, load, parse
 from kerastk.screen import Screen
 from kerastk.training.plan import plan
@@ -16,7 +18,7 @@ from kerastk.training.plan import plan
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", recipes.shipped_names())
 def test_every_shipped_recipe_loads_and_its_head_tells_command_and_score(name):
     assert isinstance(getattr(recipes, name), Recipe)
     head = (recipes.folder() / f"{name}.toml").read_text().split("\n\n")[0]
@@ -35,7 +37,7 @@ def test_a_recipe_is_imported_by_name():
 
 
 def test_a_shipped_recipe_dumps_what_its_file_says():
-    for name in recipes.names():
+    for name in recipes.shipped_names():
         kind, given = parse(recipes.folder() / f"{name}.toml")
         assert dump(kind(**given)) == dump(getattr(recipes, name))
 
@@ -51,12 +53,21 @@ def test_the_demos_recipe_takes_its_first_epoch(tmp_path):
     assert run.metrics["test"]["photos"] == 269
 
 
-@pytest.mark.parametrize("name", [name for name in recipes.names() if name != "digits"])
-def test_every_other_recipe_can_be_planned(name, digits, tmp_path):
-    recipe = load(recipes.folder() / f"{name}.toml", data=str(digits), runs=str(tmp_path))
-    settled = plan(recipe, screen=Screen(show=False), dry=True)
-    assert [phase.name for phase in settled.phases] in (["probe"], ["probe", "finetune"])
+@pytest.mark.parametrize("name", [name for name in recipes.shipped_names() if name != "digits"])
+def test_every_other_recipe_can_be_planned(name, digits, names, tmp_path):
+    recipe = load(recipes.folder() / f"{name}.toml", runs=str(tmp_path))
+    given = {"data": names, "dev": None, "test": None} if recipe.task == "tag" else {"data": str(digits)}
+    settled = plan(dataclasses.replace(recipe, **given), screen=Screen(show=False), dry=True)
+    assert [phase.name for phase in settled.phases] in (["probe"], ["probe", "finetune"], ["train"])
     assert all(count > 0 for count in settled.trainable.values())
+
+
+def test_data_that_ships_is_called_by_name(tmp_path):
+    settled = plan(kerastk.Tag(data="kerastk:names", runs=str(tmp_path)), screen=Screen(show=False))
+    assert settled.folder.name == "names-lstm-crf-1"
+    assert settled.recipe.data == "kerastk:names"
+    with pytest.raises(DataError, match=r"no data 'nothing' ships with kerastk; names does\."):
+        plan(kerastk.Tag(data="kerastk:nothing"), screen=Screen(show=False))
 
 
 def test_the_wheel_holds_the_recipes(tmp_path):
@@ -65,9 +76,9 @@ def test_the_wheel_holds_the_recipes(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     assert (tmp_path / "site" / "kerastk" / "shipped" / "data" / "names.conll").is_file()
-    code = "import kerastk.recipes as r; print(r.folder(), r.digits.base, *r.names())"
+    code = "import kerastk.recipes as r; print(r.folder(), r.digits.base, *r.shipped_names())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "site", check=True, capture_output=True, text=True
     ).stdout.split()
     assert done[0] == str(tmp_path / "site" / "kerastk" / "shipped" / "recipes")
-    assert done[1:] == ["mobilenet_0.25", *recipes.names()]
+    assert done[1:] == ["mobilenet_0.25", *recipes.shipped_names()]
