@@ -417,7 +417,7 @@ def report(runs: tuple[str, ...], out: Path | None) -> None:
     """Make the report of a complete RUN again, or compare several.
 
     A comparison has figures beside each other, what the recipes have not in common, the curves, and whether a
-    difference on the same test photos is more than chance. Neither needs the data.
+    difference on the same test photos or sentences is more than chance. Neither needs the data.
     """
     from kerastk.evaluation import comparison
     from kerastk.evaluation import report as one

@@ -29,7 +29,11 @@ NARROW = "\u202f"
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """All that a page about one run is made of; each task's has labels and figures of its own."""
+    """All that a page about one run is made of; each task's has labels and figures of its own.
+
+    For a comparison each says, too, by what `measure` of which `items` it is judged, what `network` answers, which
+    further figures a table shows (`columns`) and which columns of the log are drawn (`compared`).
+    """
 
     run: Run
     recipe: Recipe

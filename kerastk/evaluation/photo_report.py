@@ -36,9 +36,7 @@ class PhotoAbout(page.About):
 
     measure: ClassVar[str] = "accuracy"
     items: ClassVar[str] = "photos"
-    compared: ClassVar[dict[str, str]] = {
-        "val_cross_entropy": "Cross-entropy", "val_accuracy": "Accuracy"
-    }  # fmt: skip
+    compared: ClassVar[dict[str, str]] = {"val_cross_entropy": "Cross-entropy", "val_accuracy": "Accuracy"}
 
     @property
     def network(self) -> str:
@@ -136,7 +134,7 @@ def _curves(about: PhotoAbout) -> dict[str, Markup]:
         ),
         "accuracy": draw("Accuracy over epochs", {"accuracy": 2, "val_accuracy": 1}, percent=True),
         "learning_rate": draw("Learning rate over epochs", {"learning_rate": 3}, from_zero=True, height=170),
-    }  # fmt: skip
+    }
 
 
 def _confused(about: PhotoAbout, most: int = 12) -> list[dict[str, Any]]:

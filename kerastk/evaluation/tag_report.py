@@ -126,7 +126,7 @@ def html(about: TagAbout) -> str:
         terms,
         plain=plain,
         few=judged.all.true if judged.all.true < FEW else None,
-        labels=sorted({name for each in about.data.counts.values() for name in each}, key=lambda e: -trained.get(e, 0)),
+        labels=_by_frequency({name for each in about.data.counts.values() for name in each}, trained),
         parts=page.parts_of(
             about, phases, looking="reading the sentences, split, vocabulary", noun="sentences",
             between="before and between: compiling, checkpoints",
@@ -148,6 +148,10 @@ def html(about: TagAbout) -> str:
     )  # fmt: skip
 
 
+def _by_frequency(names: Iterable[str], counts: Mapping[str, int]) -> list[str]:
+    return sorted(names, key=lambda each: (-counts.get(each, 0), each))
+
+
 def _curves(about: TagAbout) -> dict[str, Markup]:
     draw = page.curve_drawer(about)
     if draw is None:
@@ -167,7 +171,7 @@ def _matrix(confusion: Mapping[str, Mapping[str, int]]) -> Markup:
         for answer, count in row.items():
             totals[truth] = totals.get(truth, 0) + count
             totals[answer] = totals.get(answer, 0) + count
-    names = sorted(sorted(totals, key=lambda each: -totals[each])[:_PICTURED], key=lambda each: (each == OUTSIDE, each))
+    names = sorted(_by_frequency(totals, totals)[:_PICTURED], key=lambda each: (each == OUTSIDE, each))
     place = {name: number for number, name in enumerate(names)}
     matrix = np.zeros((len(names), len(names)), np.int64)
     for truth, row in confusion.items():

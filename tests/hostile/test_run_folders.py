@@ -67,7 +67,8 @@ def test_the_folder_is_one_of_a_run(folder):
 )  # fmt: skip
 def test_labels_of_wrong_types_and_sizes_are_one_line(change, folder, refused):
     (folder / "labels.json").write_text(json.dumps(LABELS | change))
-    expected = f"{folder / 'labels.json'} does not describe a classifier of photos."
+    kind = "tagger" if change.get("task") == "tag" else "classifier of photos"
+    expected = f"{folder / 'labels.json'} does not describe a {kind}."
     if change.get("base") == "x" * 10**6:
         # Text that is no base: of no use to a later run, whatever the predictor says of the model that is missing.
         with pytest.raises(KerastkError):
@@ -284,7 +285,7 @@ def tagger(tagger_run, tmp_path):
     return Run(folder)
 
 
-def tested(run, sentences):
+def judged_by(run, sentences):
     """Make these sentences, of (word, truth, answer), those that the run is judged by."""
     files = [each for each in run.data["files"] if each["split"] != "test"]
     for rows in sentences:
@@ -301,7 +302,7 @@ def tested(run, sentences):
 @pytest.mark.parametrize("make", [report.page, lambda run: comparison.page([run, run])], ids=["report", "comparison"])
 def test_sentences_without_end_take_no_more_than_reading_them(make, tagger, bounded):
     # Every word is a span of its own and answered as another type, which compared each with each takes hours.
-    run = tested(tagger, [[("word", "B-PER", "B-LOC")] * 100_000, [("a", "B-PER", "O")]])
+    run = judged_by(tagger, [[("word", "B-PER", "B-LOC")] * 100_000, [("a", "B-PER", "O")]])
     page, error = bounded(make, run, seconds=60, megabytes=400)
     assert error is None
     assert page.count('class="tagged"') == (make is report.page)
@@ -309,14 +310,14 @@ def test_sentences_without_end_take_no_more_than_reading_them(make, tagger, boun
 
 def test_words_and_tags_without_end_are_shortened(tagger, bounded):
     word, tag = "<b>" * 100_000, "B-" + "x" * 900
-    page, error = bounded(report.page, tested(tagger, [[(word, tag, "O")]]))
+    page, error = bounded(report.page, judged_by(tagger, [[(word, tag, "O")]]))
     assert error is None
     assert len(page) < 150_000
     assert "<b><b>" not in page
 
 
 def test_a_line_without_end_is_refused(tagger, refused):
-    run = tested(tagger, [[("word", "O", "B-" + "x" * 1001)]])
+    run = judged_by(tagger, [[("word", "O", "B-" + "x" * 1001)]])
     assert "predictions.conll is damaged" in refused(report.page, run, kind=RunError)
 
 
