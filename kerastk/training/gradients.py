@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerastk.networks.cuts import named_stages
 from kerastk.training.tensorboard import Events
 
 # A stage's gradient vanishes where it is smaller, a weight, than this share of the median stage's. In first steps of
@@ -35,9 +36,11 @@ class Noted:
 
 def watch_gradients(
     optimizer: keras.optimizers.Optimizer, model: keras.Model, trained: Sequence[keras.Variable],
-    stages: dict[str, list[str]],
+    stages: dict[str, list[str]] | None = None,
 ) -> None:  # fmt: skip
-    """Let the optimizer, not built yet, note the norms of the gradients of `trained`, by the `stages` of `model`.
+    """Let the optimizer, not built yet, note the norms of the gradients of `trained`, by the parts of `model`.
+
+    `stages` are the names of the layers in each part; None takes the stages of a network for photos (`named_stages`).
 
     A wrapping optimizer would have its own iterations and learning rate, which others ask for; so the method is
     replaced. Inside of a LossScaleOptimizer the gradients are unscaled, and steps without finite ones are left out.
@@ -49,7 +52,7 @@ def watch_gradients(
     place_of = {id(variable): place for place, variable in enumerate(trained)}
     layers = {layer.name: layer for layer in model.layers}
     places, names, reach = [], [], []
-    for name, operations in stages.items():
+    for name, operations in (stages or named_stages(model)).items():
         learning = [each for each in operations if each in layers and layers[each].trainable_weights]
         if learning:
             places.append([place_of[id(weight)] for each in learning for weight in layers[each].trainable_weights])

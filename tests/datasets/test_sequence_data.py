@@ -48,7 +48,7 @@ def words(rows):
 
 def settled(path, **options):
     values = {
-        "scheme": None,
+        "scheme": "iob2",
         "split": None,
         "fractions": (0.8, 0.1, 0.1),
         "split_seed": None,
@@ -107,7 +107,8 @@ def test_what_is_missing_is_cut_from_training(file):
 @pytest.mark.parametrize(
     ("scheme", "expected"),
     [
-        (None, ["O", "B-loc", "B-per", "I-per"]),
+        (None, ["O", "S-loc", "B-per", "E-per"]),
+        ("iob2", ["O", "B-loc", "B-per", "I-per"]),
         ("iobes", ["O", "S-loc", "B-per", "E-per"]),
         ("bilou", ["O", "U-loc", "B-per", "L-per"]),
     ],
@@ -116,7 +117,7 @@ def test_tags_are_those_of_the_scheme_that_is_trained(scheme, expected, file):
     data = opened(file(written(range(60))), scheme=scheme)
     assert data.classes == expected == list(data.vocabulary.tags)
     target = data.manifest.scheme
-    assert (target, data.manifest.source_scheme) == (scheme or "iob2", "iob2")
+    assert (target, data.manifest.source_scheme) == (scheme or "iobes", "iob2")
     for each in data.val.sentences:
         number = int(each.tokens[0][2:])
         labels = [span.label for span in spans(each.tags, target, strict=True)]

@@ -71,7 +71,7 @@ def test_a_full_disk_ends_in_one_line_and_with_room_the_run_goes_on(
 @pytest.mark.parametrize(
     ("fault", "done"),
     [
-        ({"at": [8, "limit", 300_000]}, 7),
+        pytest.param({"at": [8, "limit", 300_000]}, 7, marks=pytest.mark.slow),
         pytest.param({"at": ["end", "limit", 300_000]}, 4 * STEPS, marks=pytest.mark.slow),
         pytest.param({"name": "*/state.json", "call": 5}, 3, marks=pytest.mark.slow),
         pytest.param({"name": "*.csv", "call": 4}, 3, marks=pytest.mark.slow),

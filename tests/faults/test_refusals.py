@@ -128,6 +128,7 @@ def test_callbacks_with_a_state_have_to_be_the_same(copy):
     assert place(copy.run) == 12
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_until_the_first_is_dead(case, first, reference):
     hit = case("cache")
     recipe = kerastk.Finetune(**hit.recipe)

@@ -98,6 +98,7 @@ def test_sigterm_after_the_last_batch_leaves_only_the_measuring_to_be_done(case,
     goes_on_to_the_same_end(hit, second, reference("cache"), batches=0)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_with_the_best_model_so_far(case, first, second, reference):
     hit, whole = case("best"), reference("best")
     best = whole.run.metrics["best"]

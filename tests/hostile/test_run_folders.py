@@ -299,6 +299,7 @@ def judged_by(run, sentences):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [report.page, lambda run: comparison.page([run, run])], ids=["report", "comparison"])
 def test_sentences_without_end_take_no_more_than_reading_them(make, tagger, bounded):
     # Every word is a span of its own and answered as another type, which compared each with each takes hours.

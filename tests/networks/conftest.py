@@ -16,10 +16,14 @@ SMALL = (
 )  # fmt: skip
 
 
+# Of these, those that compile in a second or two.
+QUICK = {"vgg16", "resnet50", "mobilenet_0.25", "mobilenet_v2_0.35", "efficientnet_b0", "efficientnet_v2_b0"}
+
+
 def pytest_generate_tests(metafunc):
-    """`member` is one base of each family, and in the slow run every base."""
+    """`member` is a base of every quick family, and in the slow run every base."""
     if "member" in metafunc.fixturenames:
-        rows = [pytest.param(name, marks=() if name in SMALL else pytest.mark.slow) for name in BASES]
+        rows = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BASES]
         metafunc.parametrize("member", rows)
 
 

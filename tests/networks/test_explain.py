@@ -16,7 +16,9 @@ def test_every_base_can_be_explained(member, graph):
 
 
 # With a LayerNormalization before the head, and without.
-@pytest.mark.parametrize("base", ["convnext_tiny", "mobilenet_0.25", "efficientnet_b0"])
+@pytest.mark.parametrize(
+    "base", [pytest.param("convnext_tiny", marks=pytest.mark.slow), "mobilenet_0.25", "efficientnet_b0"]
+)
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the gradients are taken by TensorFlow")
 def test_the_maps_are_those_of_grad_cam_by_gradients(base, small, photos):
     import tensorflow as tf

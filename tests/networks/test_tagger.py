@@ -149,7 +149,7 @@ def test_what_is_trained_shares_all_weights_and_its_loss_is_the_mean_over_words(
 
 
 @pytest.mark.parametrize("name", ["lstm-crf", "gru-softmax"])
-@pytest.mark.parametrize("jit", [True, False], ids=["xla", "graph"])
+@pytest.mark.parametrize("jit", [pytest.param(True, marks=pytest.mark.slow, id="xla"), pytest.param(False, id="graph")])
 def test_it_learns(name, jit):
     model = small(**NETWORKS[name], dropout=0.0)
     before = [np.array(each) for each in model.trainable_weights]

@@ -148,6 +148,7 @@ def test_a_loaded_model_answers_as_the_trained_one_did(tagger_run):
     np.testing.assert_allclose(one["probabilities"][0].sum(axis=-1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_runs(names, tagger_run, tmp_path):
     again = kerastk.train(dataclasses.replace(tagger_run.recipe, name=None, runs=str(tmp_path)), show=False)
     assert again.predictions_conll.read_bytes() == tagger_run.predictions_conll.read_bytes()
@@ -167,6 +168,7 @@ def test_mixed_precision_trains_and_saves_float32(names, tmp_path, output):
     assert kinds == {"float32"}
 
 
+@pytest.mark.slow
 def test_a_crf_never_breaks_the_scheme(names, tmp_path):
     """However little it has learned."""
     recipe = kerastk.Tag(data=names, epochs=1, runs=str(tmp_path), **(SMALL_TAGGER | {"learning_rate": 0.3}))

@@ -32,7 +32,7 @@ print(answers[0][0].label, f"{answers[0][0].probability:.6f}", run.path)
 """
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", [pytest.param("jax", marks=pytest.mark.slow), "torch"])
 def test_a_small_run_from_end_to_end(backend, digits, tmp_path):
     wanted = os.environ.get("KERAS_BACKEND", "jax")
     if backend != wanted or importlib.util.find_spec(backend) is None:

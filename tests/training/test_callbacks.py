@@ -63,7 +63,7 @@ def rates(values, *, factor=0.5, patience=2, warmup=0, steps=4):
     """The learning rate at each batch of epochs whose figures are `values`, from 0.8."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.SGD(0.8), loss="mse")
-    plateau, seen = Plateau(MONITOR, factor, patience), []
+    plateau, seen = Plateau(factor, patience), []
     plateau.warmup_steps = warmup
     plateau.set_model(model)
     plateau.on_train_begin()
@@ -94,7 +94,7 @@ def test_a_plateau_lowers_each_of_several_optimizers():
     several.build([kernel, bias])
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.optimizer = several
-    plateau = Plateau(MONITOR, 0.5, 1)
+    plateau = Plateau(0.5, 1)
     plateau.set_model(model)
     plateau.on_train_begin()
     for value in (1.0, 1.0):

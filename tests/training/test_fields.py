@@ -161,6 +161,7 @@ def test_a_value_shows(field, run_with):
         assert not shows(run_with(**others))
 
 
+@pytest.mark.slow
 def test_a_penalty_is_part_of_the_loss_and_shrinks_the_kernels(run_with):
     rows, plain = (run_with(**FRESH, **fields).log for fields in ({"l2": 1.0, "weight_decay": 0.0}, {}))
     assert float(rows[0]["loss"]) > 10 * float(plain[0]["loss"])

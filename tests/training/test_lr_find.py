@@ -95,6 +95,7 @@ def test_lr_find_writes_picture_and_curve_and_no_run(digits, small_run, tmp_path
     assert sorted(each.name for each in tmp_path.iterdir()) == ["cache", "found.csv", "found.png"]
 
 
+@pytest.mark.slow
 def test_a_run_with_an_automatic_learning_rate_records_what_it_found(digits, small_run, tmp_path, capsys):
     recipe = kerastk.Finetune(
         data=str(digits), weights=str(small_run.path), learning_rate="auto", epochs=1, batch_size=16,

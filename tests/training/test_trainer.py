@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import kerastk
 from kerastk.errors import DataError, Diverged, RecipeError, WeightsError
 from kerastk.screen import Screen
-from kerastk.tasks.finetune import settle_base
+from kerastk.tasks.finetune import settle
 from kerastk.training.plan import plan
 from tests.conftest import SMALL
 
@@ -124,7 +124,7 @@ def test_muon_is_refused_where_it_would_be_adamw_for_all_but_the_head(tmp_path):
             # The data is not even looked for: it does not exist.
             kerastk.train(kerastk.Finetune(data=str(tmp_path / "nowhere"), base=base, optimizer="muon"))
     asked = kerastk.Finetune(base="convnext_tiny", optimizer="muon")
-    assert settle_base(asked).optimizer == "muon"
+    assert settle(asked).optimizer == "muon"
 
 
 def test_what_is_no_recipe_is_refused():
