@@ -36,7 +36,7 @@ def test_a_dense_layer_ends_in_its_activation(name):
     values = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     found = np.array(layer(values))
     linear = values @ np.array(layer.kernel) + np.array(layer.bias)
-    np.testing.assert_allclose(found, np.vectorize(BY_HAND[name])(linear), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, np.vectorize(BY_HAND[name], otypes=[float])(linear), rtol=1e-5, atol=1e-6)
 
 
 def test_a_dense_layer_with_maxout_is_the_larger_of_two_lines():
