@@ -1,0 +1,19 @@
+"""A recipe: everything that decides a run, in one frozen value.
+
+There is one flat dataclass a task. The command line's options are made from its fields, a TOML file holds the same
+fields, and Python constructs it; all three end in the same constructor, which checks types, ranges, choices and
+contradictions. `None` means automatic: `train` resolves it, and the run folder's `recipe.toml` holds what was used.
+
+    recipe = Finetune(data="photos/", base="resnet50")
+    load("flowers.toml", epochs=5)
+"""
+
+from kerastk.recipe.base import GROUPS, SPLIT, Recipe
+from kerastk.recipe.files import TASKS, construct, dump, from_text, load, parse
+from kerastk.recipe.finetune import CACHE_SIZE, DROPOUT, MAX_BAD, Finetune
+from kerastk.recipe.tag import TAG_SPLIT, Tag
+
+__all__ = [
+    "CACHE_SIZE", "DROPOUT", "GROUPS", "MAX_BAD", "SPLIT", "TAG_SPLIT", "TASKS", "Finetune", "Recipe", "Tag",
+    "construct", "dump", "from_text", "load", "parse",
+]  # fmt: skip
