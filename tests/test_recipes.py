@@ -66,6 +66,8 @@ def test_data_that_ships_is_called_by_name(tmp_path):
     settled = plan(kerastk.Tag(data="kerastk:names", runs=str(tmp_path)), screen=Screen(show=False))
     assert settled.folder.name == "names-lstm-crf-1"
     assert settled.recipe.data == "kerastk:names"
+    # Of few sentences more epochs are automatic.
+    assert settled.recipe.epochs == 60
     with pytest.raises(DataError, match=r"no data 'nothing' ships with kerastk; names does\."):
         plan(kerastk.Tag(data="kerastk:nothing"), screen=Screen(show=False))
 

@@ -1,6 +1,7 @@
 """The recipe of a tagger."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +12,8 @@ from kerastk.recipe.base import Recipe, given_or, option
 # What None stands for where it is needed before the rest can be resolved.
 TAG_SPLIT = "80/10/10"
 TAG_EPOCHS = 12
+# Of few sentences more epochs are needed: as many as make so many steps, but no more than MOST_EPOCHS.
+ENOUGH_STEPS, MOST_EPOCHS = 1000, 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,8 @@ class Tag(Recipe):
         group="network", low=0, below=1,
     )  # fmt: skip
     epochs: int | None = option(
-        None, "Passes over the training sentences.", group="training", auto="12", unit="epochs", low=1, high=100_000,
+        None, "Passes over the training sentences.", group="training",
+        auto="12; of few sentences as many as make 1,000 steps, at most 60", unit="epochs", low=1, high=100_000,
         common=True,
     )  # fmt: skip
     batch_size: int = option(500, "Words a step, about, with the padding.", group="training", low=1, high=1_000_000,
@@ -127,11 +131,15 @@ class Tag(Recipe):
             raise RecipeError(f"warmup_epochs must be below epochs, {self.epochs}; got {self.warmup_epochs:g}.")
 
     def resolve(
-        self, *, scheme: str | None, word_size: int, precision: str, device: str, split: str | None,
+        self, *, steps: int, scheme: str | None, word_size: int, precision: str, device: str, split: str | None,
         split_seed: int | None, name: str,
     ) -> "Tag":  # fmt: skip
-        """A copy with every automatic value filled in from what the run found; `scheme` is None for plain tags."""
+        """A copy with every automatic value filled in from what the run found.
+
+        `steps` are those of an epoch; `scheme` is None for plain tags.
+        """
         scale, numbers = OPTIMIZERS[self.optimizer or "adamw"]
+        epochs = given_or(self.epochs, max(TAG_EPOCHS, min(MOST_EPOCHS, math.ceil(ENOUGH_STEPS / steps))))
         values: dict[str, Any] = {
             "scheme": scheme,
             "word_size": word_size if self.vectors is None else None,
@@ -141,9 +149,9 @@ class Tag(Recipe):
             "split": split,
             "split_seed": split_seed,
             "name": name,
-            "epochs": given_or(self.epochs, TAG_EPOCHS),
+            "epochs": epochs,
             "learning_rate": given_or(self.learning_rate, scale * 3e-3),
-            "warmup_epochs": given_or(self.warmup_epochs, min(0.5, given_or(self.epochs, TAG_EPOCHS) / 10)),
+            "warmup_epochs": given_or(self.warmup_epochs, min(0.5, epochs / 10)),
             **self.optimisation(patience=10),
             "clipnorm": given_or(self.clipnorm, 5.0),
         }

@@ -162,6 +162,7 @@ def resolve(recipe: Tag, model: keras.Model, data: SentenceData, **found: Any) -
     """The recipe with every automatic value filled in."""
     scheme = data.manifest.scheme
     return recipe.resolve(
+        steps=data.train.steps,
         scheme=None if scheme == PLAIN else scheme, word_size=recipe.word_size or WORD_SIZE,
         split=data.manifest.split, split_seed=data.manifest.split_seed, **found,
     )  # fmt: skip

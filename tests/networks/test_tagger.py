@@ -148,7 +148,7 @@ def test_what_is_trained_shares_all_weights_and_its_loss_is_the_mean_over_words(
     assert float(loss(padded, fitted(given))) == pytest.approx(-logs.sum() / (tags >= 0).sum(), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["lstm-crf", "gru-softmax"])
+@pytest.mark.parametrize("name", ["lstm-crf", pytest.param("gru-softmax", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("jit", [pytest.param(True, marks=pytest.mark.slow, id="xla"), pytest.param(False, id="graph")])
 def test_it_learns(name, jit):
     model = small(**NETWORKS[name], dropout=0.0)

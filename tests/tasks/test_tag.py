@@ -156,7 +156,7 @@ def test_equal_seeds_give_equal_runs(names, tagger_run, tmp_path):
         np.testing.assert_array_equal(np.array(one), np.array(other))
 
 
-@pytest.mark.parametrize("output", ["crf", "softmax"])
+@pytest.mark.parametrize("output", ["crf", pytest.param("softmax", marks=pytest.mark.slow)])
 def test_mixed_precision_trains_and_saves_float32(names, tmp_path, output):
     recipe = kerastk.Tag(
         data=names, output=output, precision="bfloat16", epochs=1, runs=str(tmp_path), **SMALL_TAGGER

@@ -76,6 +76,7 @@ def test_where_it_was_not_kept_it_is_not_there(small_run):
         kerastk.load(small_run, last=True)
 
 
+@pytest.mark.slow
 def test_with_averages_it_is_the_average_that_was_judged(digits, tmp_path):
     fields = {**SMALL, "epochs": 2, "learning_rate": 3e-3, "ema": 0.9, "keep_last": True}
     run = kerastk.train(kerastk.Finetune(data=str(digits), runs=str(tmp_path), **fields), show=False)
