@@ -22,7 +22,7 @@ Values = dict[str, Any]
 PEERS = ("spacy", "flair")
 # Texts that are tagged once before the clock starts, and words that it runs over at least.
 WARM_TEXTS, TIMED_WORDS = 2000, 250_000
-FLAIR_BATCH = 32
+FLAIR_TAG, FLAIR_BATCH = "tag", 32
 
 
 def versions() -> Values:
@@ -148,8 +148,96 @@ def spacy_spans(doc: Any, is_plain: bool) -> list[tuple[str, str, int, int]]:
     return [(each.text, each.label_, each.start_char, each.end_char) for sent in doc.sents for each in sent.ents]
 
 
+# Flair: its BiLSTM-CRF and `ModelTrainer.train` with their defaults. Its language models and pretrained vectors are
+# downloads, so vectors of words and characters are trained from nothing.
+
+
+def flair_train(job: Values) -> Values:
+    os.environ["FLAIR_CACHE_ROOT"] = job["folder"]
+    import flair
+    from flair.data import Corpus, Dictionary
+    from flair.datasets import FlairDatapointDataset
+    from flair.embeddings import CharacterEmbeddings, OneHotEmbeddings, StackedEmbeddings
+    from flair.models import SequenceTagger
+    from flair.trainers import ModelTrainer
+
+    flair.set_seed(job["seed"])
+    is_plain = job["scheme"] == "plain"
+    data = {split: sentences(job, split) for split in ("train", "dev")}
+    made = {split: FlairDatapointDataset([flair_sentence(each, is_plain) for each in data[split]]) for split in data}
+    corpus = Corpus(**made, sample_missing_splits=False)
+    tags, letters = Dictionary(add_unk=False), Dictionary(add_unk=True)
+    tags.span_labels = not is_plain
+    # Labels of the dev split alone have to be known, or Flair's evaluation raises an error.
+    kinds = {tag if is_plain else tag[2:] for rows in data.values() for each in rows for tag in each["tags"]}
+    for kind in sorted(kinds - {""}):
+        tags.add_item(kind)
+    for letter in sorted({letter for each in data["train"] for word in each["words"] for letter in word}):
+        letters.add_item(letter)
+    embeddings = StackedEmbeddings([OneHotEmbeddings.from_corpus(corpus), CharacterEmbeddings(letters)])
+    model = SequenceTagger(embeddings=embeddings, tag_dictionary=tags, tag_type=FLAIR_TAG)
+    trainer, begins, seconds = ModelTrainer(model, corpus), [], []
+    trainer.register_hook(lambda **_: begins.append(time.perf_counter()), "before_training_epoch")
+    trainer.register_hook(lambda **_: seconds.append(time.perf_counter() - begins[-1]), "after_training_epoch")
+    trainer.train(Path(job["folder"]) / "flair", **({"max_epochs": job["epochs"]} if job["epochs"] else {}))
+    words = sum(len(each["words"]) for each in data["train"])
+    return {"words_per_second": [words / each for each in seconds[1:]]}
+
+
+def flair_sentence(row: Values, is_plain: bool) -> Any:
+    """A sentence of the corpus with its labels: of words, or of spans."""
+    from flair.data import Sentence
+
+    sentence, tags = Sentence(row["words"]), row["tags"]
+    if is_plain:
+        for word, tag in zip(sentence, tags, strict=True):
+            word.add_label(FLAIR_TAG, tag)
+        return sentence
+    for start, tag in enumerate(tags):
+        if tag.startswith("B-"):
+            inner = itertools.takewhile(lambda each, kind=tag[2:]: each == f"I-{kind}", tags[start + 1 :])
+            sentence[start : start + 1 + len(list(inner))].add_label(FLAIR_TAG, tag[2:])
+    return sentence
+
+
+def flair_answer(job: Values) -> Values:
+    os.environ["FLAIR_CACHE_ROOT"] = job["folder"]
+    from flair.data import Sentence
+    from flair.models import SequenceTagger
+    from flair.splitter import SegtokSentenceSplitter
+
+    folder, is_plain = Path(job["folder"]) / "flair", job["scheme"] == "plain"
+    best = folder / "best-model.pt"
+    model = SequenceTagger.load(best if best.exists() else folder / "final-model.pt")
+    asked = [Sentence(each["words"]) for each in sentences(job, "test")]
+    # As the network gives them: spans would be mended.
+    model.predict(asked, mini_batch_size=FLAIR_BATCH, force_token_predictions=True)
+    tags = [[word.get_label(FLAIR_TAG, "O").value for word in sentence] for sentence in asked]
+    splitter = SegtokSentenceSplitter()
+
+    def tag(texts: list[str]) -> int:
+        total = 0
+        for start in range(0, len(texts), WARM_TEXTS):
+            found = [each for text in texts[start : start + WARM_TEXTS] for each in splitter.split(text)]
+            model.predict(found, mini_batch_size=FLAIR_BATCH)
+            total += sum(len(flair_spans(each, is_plain)) for each in found)
+        return total
+
+    return {"scheme": "plain" if is_plain else "iobes", "tags": tags, "prediction": timed(job, tag)}
+
+
+def flair_spans(sentence: Any, is_plain: bool) -> list[tuple[str, str, int, int, float]]:
+    """What kerastk gives: text, label, start, end, probability."""
+    start, found = sentence.start_position, []
+    for each in sentence.tokens if is_plain else sentence.get_spans(FLAIR_TAG):
+        label = each.get_label(FLAIR_TAG)
+        found.append((each.text, label.value, start + each.start_position, start + each.end_position, label.score))
+    return found
+
+
 STAGES: dict[str, dict[str, Callable[[Values], Values]]] = {
     "spacy": {"train": spacy_train, "answer": spacy_answer},
+    "flair": {"train": flair_train, "answer": flair_answer},
 }
 
 
