@@ -190,7 +190,8 @@ def _unicode(text: str) -> str:
 
 
 class Events(keras.callbacks.Callback):
-    """Hands a run's figures to a `Writer`: learning rate and loss ten times an epoch, the rest at its end.
+    """Hands a run's figures to a `Writer`: learning rate, loss and, with float16, what the loss is scaled by, ten times
+    an epoch; the rest at its end.
 
     `step` counts the run's batches; with `histograms` each epoch's end shows the weights that are trained.
     """
@@ -214,8 +215,11 @@ class Events(keras.callbacks.Callback):
             if hasattr(self.model, "jax_state_sync"):
                 # Within an epoch, on JAX, the optimizer's variables are those of its begin.
                 self.model.jax_state_sync()
-            rate = learning_rate(self.model.optimizer)
-            self.writer.scalars({"learning_rate": rate, "running_loss": float(logs["loss"])}, self.step)
+            figures = {"learning_rate": learning_rate(self.model.optimizer), "running_loss": float(logs["loss"])}
+            scale = getattr(self.model.optimizer, "dynamic_scale", None)
+            if scale is not None:
+                figures["loss_scale"] = float(np.array(scale))
+            self.writer.scalars(figures, self.step)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """The weights, if they are wanted."""
