@@ -99,6 +99,7 @@ def test_a_range_test_of_a_plain_network(network):
 
 def test_tensorboard_shows_what_the_loss_is_scaled_by(network, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
 
     scaled = keras.optimizers.LossScaleOptimizer(optimizer("sgd", 0.1), initial_scale=8.0, dynamic_growth_steps=2)
     network.compile(scaled, loss("cross_entropy"))
@@ -106,7 +107,7 @@ def test_tensorboard_shows_what_the_loss_is_scaled_by(network, tmp_path):
     network.fit(VALUES, LABELS, batch_size=16, epochs=1, verbose=0, callbacks=[Events(writer, 3)])
     writer.close()
     found = EventAccumulator(str(tmp_path / "train")).Reload()
-    assert [float(event.tensor_proto.float_val[0]) for event in found.Tensors("loss_scale")] == [8, 16, 16]
+    assert [float(make_ndarray(event.tensor_proto)) for event in found.Tensors("loss_scale")] == [8, 16, 16]
 
 
 def test_tensorboard_shows_the_gradients_of_a_plain_network(network, tmp_path):
