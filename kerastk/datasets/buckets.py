@@ -18,7 +18,7 @@ from kerastk.datasets.vocabulary import PARTS, UNKNOWN, Vocabulary
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 
-MAX_BUCKETS = 6
+MAX_BUCKETS = 8
 # Lengths of buckets are multiples of this, but for the longest.
 _STEP = 4
 # Keeps these draws apart from all others of a seed.
@@ -88,9 +88,11 @@ def _piece(sentence: Sentence, start: int, end: int, scheme: str) -> Sentence:
 
 
 class SentenceRows(Rows):
-    """Sentences as batches of ({"words": (B, T), "characters": (B, T, C), "casing": (B, T)}, (B, T) tags), all int32.
+    """Sentences as batches of inputs and tags (B, T), all int32.
 
-    Only the `parts` that a network uses are made. Tags are -1 where there is padding, or no tag that is known.
+    The inputs are `words` and `casing` (B, T), `spelling_characters` (W, C) of each different word of the batch, and
+    `spelling` (B, T), which of these stands where: the first of them and those that fill up W, one of few numbers, are
+    padding. Only the `parts` that a network uses are made. Tags are -1 where there is padding, or no tag that is known.
 
     Each of the few lengths T (`lengths` of the buckets; found in the sentences if None) has one B of about
     `batch_words` words. In training all batches are full: what is left over in a bucket goes to the next one, and the
@@ -138,7 +140,7 @@ class SentenceRows(Rows):
         words = [word for each in self.photos for word in each.tokens]
         # Characters of different words alone: those of all would be large.
         self._kinds, self._kind_of = _kinds(words)
-        self._tables = vocabulary.flat(self._kinds, parts=self.parts)
+        self._tables = vocabulary.encode(self._kinds, parts=self.parts)
 
     @property
     def sentences(self) -> list[Sentence]:
@@ -157,11 +159,15 @@ class SentenceRows(Rows):
 
     @property
     def shown(self) -> list[Batch]:
-        """Two batches of different lengths, where there are several."""
-        plan = self._plan(0)
-        sizes = [length for _, length in plan]
-        places = [int(np.argmin(sizes)), int(np.argmax(sizes))]
-        return [self.batch(0, place) for place in places] if len(self.shapes) > 1 else []
+        """Two batches, different in all that may differ from batch to batch."""
+        sizes = [length for _, length in self._plan(0)]
+        one, other = self.batch(0, int(np.argmin(sizes))), self.batch(0, int(np.argmax(sizes)))
+        if "characters" not in self.parts:
+            return [one, other] if len(self.shapes) > 1 else []
+        characters = one[0]["spelling_characters"]
+        if len(characters) == len(other[0]["spelling_characters"]):
+            one[0]["spelling_characters"] = np.pad(characters, ((0, 1), (0, 0)))
+        return [one, other]
 
     @property
     def per_step(self) -> float:
@@ -178,7 +184,7 @@ class SentenceRows(Rows):
     def truth(self) -> np.ndarray:
         """(words,) int32: the number of each word's tag, sentence after sentence; -1 where none is known."""
         tags = [each.tags or ("",) * len(each.tokens) for each in self.photos]
-        return self.vocabulary.flat_tags([tag for each in tags for tag in each])
+        return self.vocabulary.encode_tags([tag for each in tags for tag in each])
 
     @functools.cached_property
     def order(self) -> np.ndarray:
@@ -200,12 +206,16 @@ class SentenceRows(Rows):
         inside = np.arange(length) < sizes[:, None]
         places = np.concatenate([np.arange(self._first[row], self._first[row + 1]) for row in rows])
         kinds = self._kind_of[places]
+        numbers = {name: table[kinds] for name, table in self._tables.items() if name != "characters"}
+        if self.training and self.word_dropout:
+            numbers["words"][np.concatenate([self._dropped(int(row), epoch) for row in rows])] = UNKNOWN
         inputs = {}
-        for name in self.parts:
-            values = self._tables[name][kinds]
-            if name == "words" and self.training and self.word_dropout:
-                values[np.concatenate([self._dropped(int(row), epoch) for row in rows])] = UNKNOWN
-            inputs[name] = np.zeros((*inside.shape, *values.shape[1:]), np.int32)
+        if "characters" in self._tables:
+            different, which = np.unique(kinds, return_inverse=True)
+            inputs["spelling_characters"] = self._spelled(different, inside.size)
+            numbers["spelling"] = which + 1
+        for name, values in numbers.items():
+            inputs[name] = np.zeros(inside.shape, np.int32)
             inputs[name][inside] = values
         tags = np.full(inside.shape, -1, np.int32)
         tags[inside] = self.truth[places]
@@ -228,6 +238,16 @@ class SentenceRows(Rows):
     def numbers(self, epoch: int) -> np.ndarray:
         """Which sentence each row of an epoch is, batch after batch."""
         return np.concatenate([rows for rows, _ in self._plan(epoch)])
+
+    def _spelled(self, kinds: np.ndarray, places: int) -> np.ndarray:
+        """(W, C) characters of different words, behind a row of padding, for a batch of so many places.
+
+        In `fixed` batches W is a multiple of an eighth of these.
+        """
+        table, step = self._tables["characters"], max(1, places // 8) if self.fixed else 1
+        found = np.zeros((-(-(len(kinds) + 1) // step) * step, table.shape[1]), np.int32)
+        found[1 : len(kinds) + 1] = table[kinds]
+        return found
 
     def _dropped(self, row: int, epoch: int) -> np.ndarray:
         """(words,) bool: which words of a sentence an epoch shows as unknown."""

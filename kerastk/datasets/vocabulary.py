@@ -80,39 +80,18 @@ class Vocabulary:
         """How many numbers each part of the input has, 0 and 1 included."""
         return {"words": len(self.words) + 2, "characters": len(self.characters) + 2, "casing": len(CASING) + 1}
 
-    def encode(
-        self, sentences: Sequence[Sequence[str]], *, length: int | None = None, parts: Sequence[str] = PARTS
-    ) -> dict[str, np.ndarray]:
-        """The inputs for a batch of sentences, padded on the right to `length` (default: that of the longest).
-
-        Returns the `parts` of {"words": (B, T), "characters": (B, T, word_length), "casing": (B, T)}, all int32.
-        """
-        lengths = np.array([len(tokens) for tokens in sentences], np.int64)
-        longest = int(lengths.max(initial=0))
-        if length is not None and length < longest:
-            raise ValueError(f"a sentence of {longest} words does not fit into {length}")
-        flat = self.flat([word for tokens in sentences for word in tokens], parts=parts)
-        inside = np.arange(length or longest) < lengths[:, None]
-        return {name: _spread(values, inside) for name, values in flat.items()}
-
-    def flat(self, words: Sequence[str], *, parts: Sequence[str] = PARTS) -> dict[str, np.ndarray]:
-        """The same for words in a row: {"words": (N,), "characters": (N, word_length), "casing": (N,)}."""
+    def encode(self, words: Sequence[str], *, parts: Sequence[str] = PARTS) -> dict[str, np.ndarray]:
+        """The `parts` of {"words": (N,), "characters": (N, word_length), "casing": (N,)} of words, all int32."""
         return self._lexicon.look_up(words, parts)
 
-    def encode_tags(self, sentences: Sequence[Sequence[str]], *, length: int | None = None) -> np.ndarray:
-        """(B, T) int32 numbers of tags, padded with -1 on the right; a tag that is unknown is -1, too."""
-        lengths = np.array([len(tags) for tags in sentences], np.int64)
-        inside = np.arange(length or int(lengths.max(initial=0))) < lengths[:, None]
-        return _spread(self.flat_tags([tag for tags in sentences for tag in tags]), inside, -1)
-
-    def flat_tags(self, tags: Sequence[str]) -> np.ndarray:
+    def encode_tags(self, tags: Sequence[str]) -> np.ndarray:
         """(N,) int32 numbers of tags in a row, -1 where they are unknown."""
         numbers = {tag: number for number, tag in enumerate(self.tags)}
         return np.fromiter((numbers.get(tag, -1) for tag in tags), np.int32, len(tags))
 
     def knows(self, word: str) -> bool:
         """Whether a word has a number of its own."""
-        return int(self.flat([word], parts=["words"])["words"][0]) != UNKNOWN
+        return int(self.encode([word], parts=["words"])["words"][0]) != UNKNOWN
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, from which `from_json` makes the vocabulary again."""
@@ -239,13 +218,6 @@ def casing(word: str) -> int:
 
 def _by_frequency(counts: Counter[str]) -> list[str]:
     return sorted(counts, key=lambda each: (-counts[each], each))
-
-
-def _spread(values: np.ndarray, inside: np.ndarray, padding: int = PADDING) -> np.ndarray:
-    """Values in a row (N, ...) at the places of (B, T) that are `inside`, row by row."""
-    spread = np.full((*inside.shape, *values.shape[1:]), padding, np.int32)
-    spread[inside] = values
-    return spread
 
 
 def _texts(value: Any, limit: int) -> bool:

@@ -1,4 +1,4 @@
-"""Words as what they are spelled with: characters (batch, time, length) int32, 0 where padded, as vectors."""
+"""Words as what they are spelled with: characters (words, length) int32, 0 where padded, as vectors."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="kerastk")
 class CharacterCNN(keras.layers.Layer):
-    """Convolutions over characters, the largest of each filter: (batch, time, length) -> (batch, time, all filters).
+    """Convolutions over characters, the largest of each filter: (words, length) -> (words, all filters).
 
     Ma and Hovy 2016, arXiv:1603.01354; `filters` for each of `widths` (odd numbers) as in Kim et al. 2016,
     arXiv:1508.06615. The word stands between zeros, so that its beginning and end can be told. Behind it nothing
@@ -22,8 +22,8 @@ class CharacterCNN(keras.layers.Layer):
         self.characters, self.size, self.filters, self.widths = characters, size, filters, tuple(widths)
         self.embedding = keras.layers.Embedding(characters, size, name="embedding", dtype=self.dtype_policy)
         self.convolutions = [
-            keras.layers.Conv2D(
-                filters, (1, width), padding="same", activation="relu", name=f"width_{width}", dtype=self.dtype_policy
+            keras.layers.Conv1D(
+                filters, width, padding="same", activation="relu", name=f"width_{width}", dtype=self.dtype_policy
             )
             for width in self.widths
         ]
@@ -40,11 +40,11 @@ class CharacterCNN(keras.layers.Layer):
         real = ops.cast(ops.not_equal(characters, 0), vectors.dtype)[..., None]
         spelled = vectors * real
         # Behind relu nothing is below 0, so zeros where padded leave the maximum as it is.
-        return ops.concatenate([ops.max(each(spelled) * real, axis=2) for each in self.convolutions], axis=-1)
+        return ops.concatenate([ops.max(each(spelled) * real, axis=1) for each in self.convolutions], axis=-1)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """(batch, time, filters of all widths)."""
-        return (*input_shape[:2], self.filters * len(self.widths))
+        """(words, filters of all widths)."""
+        return (input_shape[0], self.filters * len(self.widths))
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
@@ -54,7 +54,7 @@ class CharacterCNN(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="kerastk")
 class CharacterLSTM(keras.layers.Layer):
-    """The last states of an LSTM each way over a word: (batch, time, length) -> (batch, time, 2 * units).
+    """The last states of an LSTM each way over a word: (words, length) -> (words, 2 * units).
 
     Lample et al. 2016, arXiv:1603.01360. The fused kernel of a GPU refuses a word of padding alone, so of such a word
     one character counts; what it gives is of no use, since the word is masked behind.
@@ -74,15 +74,12 @@ class CharacterLSTM(keras.layers.Layer):
 
     def call(self, characters: keras.KerasTensor) -> keras.KerasTensor:
         """See the class."""
-        batch, time, length = ops.shape(characters)
-        words = ops.reshape(characters, (batch * time, length))
-        real = ops.logical_or(ops.not_equal(words, 0), ops.arange(length) == 0)
-        states = self.recurrent(self.embedding(words), mask=real)
-        return ops.reshape(states, (batch, time, 2 * self.units))
+        real = ops.logical_or(ops.not_equal(characters, 0), ops.arange(ops.shape(characters)[1]) == 0)
+        return self.recurrent(self.embedding(characters), mask=real)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """(batch, time, states of both directions)."""
-        return (*input_shape[:2], 2 * self.units)
+        """(words, states of both directions)."""
+        return (input_shape[0], 2 * self.units)
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""

@@ -1,11 +1,13 @@
 """A linear-chain conditional random field: what a sentence's tags say of each other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from kerastk.networks.chain import Sums, best_path, pair_counts, path_sums
 
 # The score of what is ruled out. Finite, so that no difference of two of them is NaN; so large that no sum of weights
 # outweighs it, and so small that a thousand of them stay finite in float32.
@@ -87,31 +89,13 @@ class CRF(keras.layers.Layer):
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """The path of the highest score (batch, time) int32, -1 where masked, and that score (batch,)."""
         emissions, mask = self._given(emissions, mask)
-        transitions, _, ends = scores = self._scores()
-        best = _forward(emissions, mask, scores, ops.max)
-        last = best[-1] + ends
-        # Where a path came from is asked only along the best one: so a step costs tags, not tags squared.
-        columns = ops.transpose(transitions)
-
-        def step(tag: Any, given: tuple) -> tuple:
-            here, goes_on = given
-            came = ops.cast(ops.argmax(here + ops.take(columns, tag, axis=0), axis=-1), "int32")
-            came = ops.where(goes_on, came, tag)
-            return came, came
-
-        final = ops.cast(ops.argmax(last, axis=-1), "int32")
-        steps = ops.transpose(mask)
-        _, before = _scan(step, final, (best[:-1], steps[1:]), reverse=True)
-        path = ops.transpose(ops.concatenate([before, final[None]], axis=0))
-        return ops.where(mask, path, -1), ops.max(last, axis=-1)
+        path, score = best_path(emissions, mask, *self._scores())
+        return ops.where(mask, path, -1), score
 
     def marginals(self, emissions: keras.KerasTensor, mask: keras.KerasTensor | None = None) -> keras.KerasTensor:
         """The probability of each tag of each word over all paths, (batch, time, tags); 0 where masked."""
         emissions, mask = self._given(emissions, mask)
-        scores = self._scores()
-        sums = _forward(emissions, mask, scores, ops.logsumexp)
-        probabilities = ops.transpose(_backward(sums, mask, scores), (1, 0, 2))
-        return ops.where(mask[..., None], probabilities, 0.0)
+        return _marginals(path_sums(emissions, mask, *self._scores()), emissions, mask)
 
     def compute_output_spec(
         self, emissions: keras.KerasTensor, mask: keras.KerasTensor | None = None
@@ -171,25 +155,23 @@ class CRF(keras.layers.Layer):
         return inner + ops.take(starts, tags[:, 0]) + ops.take(ends, final)
 
     def _log_partition(self, emissions: Any, mask: Any) -> Any:
-        # JAX derives no loop of fori_loop, and must not try.
+        # JAX derives no loop of so many steps backwards as it goes forwards, and must not try.
         still = ops.stop_gradient(emissions)
-        scores = [ops.stop_gradient(each) for each in self._scores()]
-        sums = _forward(still, mask, scores, ops.logsumexp)
-        value = ops.logsumexp(sums[-1] + scores[2], axis=-1)
-        marginals = _backward(sums, mask, scores)
-        pairs = _expected(sums, marginals, mask, scores)
-        probabilities = ops.transpose(marginals, (1, 0, 2))
+        transitions, starts, ends = (ops.stop_gradient(each) for each in self._scores())
+        sums = path_sums(still, mask, transitions, starts, ends)
+        pairs = pair_counts(sums, still, mask, transitions)
+        probabilities = _marginals(sums, still, mask)
         real = ops.cast(mask, self._precision)[..., None]
         final = real - ops.pad(real[:, 1:], ((0, 0), (0, 1), (0, 0)))
         # The derivative by each score is how often it is expected to be used.
         uses = (
-            (emissions, probabilities * real, (1, 2)),
+            (emissions, probabilities, (1, 2)),
             (ops.convert_to_tensor(self.transition_scores), pairs, (1, 2)),
             (ops.convert_to_tensor(self.start_scores), probabilities[:, 0], 1),
             (ops.convert_to_tensor(self.end_scores), ops.sum(probabilities * final, axis=1), 1),
         )
         slope = sum(ops.sum(each * expected, axis=axes) for each, expected, axes in uses)
-        return value + (slope - ops.stop_gradient(slope))
+        return sums.total + (slope - ops.stop_gradient(slope))
 
     def _check_paths(self) -> None:
         """A sentence of every length up to the number of tags must have a path."""
@@ -200,56 +182,9 @@ class CRF(keras.layers.Layer):
             reached = self.transitions[reached].any(axis=0)
 
 
-def _forward(emissions: Any, mask: Any, scores: Sequence, reduce: Callable) -> Any:
-    """`reduce` over the scores of all paths to each tag: (time, batch, tags), the last word's again where masked."""
-    transitions, starts, _ = scores
-    times = ops.transpose(emissions, (1, 0, 2))
-    first = times[0] + starts
-
-    def step(before: Any, given: tuple) -> tuple:
-        here, real = given
-        found = reduce(before[:, :, None] + transitions, axis=1) + here
-        found = ops.where(real, found, before)
-        return found, found
-
-    _, later = _scan(step, first, (times[1:], ops.transpose(mask)[1:, :, None]))
-    return ops.concatenate([first[None], later], axis=0)
-
-
-def _backward(sums: Any, mask: Any, scores: Sequence) -> Any:
-    """The marginals (time, batch, tags), from the logarithms of the sums over all paths to each tag.
-
-    The last word's again where masked.
-    """
-    transitions, _, ends = scores
-    final = ops.softmax(sums[-1] + ends, axis=-1)
-
-    def step(later: Any, given: tuple) -> tuple:
-        before, real = given
-        here = ops.where(real, ops.sum(_pairs(later, before, transitions), axis=2), later)
-        return here, here
-
-    _, before = _scan(step, final, (sums[:-1], ops.transpose(mask)[1:, :, None]), reverse=True)
-    return ops.concatenate([before, final[None]], axis=0)
-
-
-def _expected(sums: Any, marginals: Any, mask: Any, scores: Sequence) -> Any:
-    """How often each pair of tags is expected in a sentence, (batch, tags, tags)."""
-    later = ops.where(ops.transpose(mask)[..., None], marginals, 0.0)
-
-    def body(time: Any, counted: Any) -> Any:
-        return counted + _pairs(later[time], sums[time - 1], scores[0])
-
-    none = ops.zeros_like(sums[0])[:, :, None] * ops.zeros_like(sums[0])[:, None, :]
-    return ops.fori_loop(1, ops.shape(sums)[0], body, none)
-
-
-def _pairs(later: Any, before: Any, transitions: Any) -> Any:
-    """The probability of each pair of tags (batch, from, to), from that of the second word's tags.
-
-    `before` are the logarithms of the sums over all paths to the first word's tags.
-    """
-    return later[:, None, :] * ops.softmax(before[:, :, None] + transitions, axis=1)
+def _marginals(sums: Sums, emissions: Any, mask: Any) -> Any:
+    probabilities = ops.softmax(sums.before + emissions + sums.after, axis=-1)
+    return ops.where(mask[..., None], probabilities, 0.0)
 
 
 def _allowed(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -268,17 +203,3 @@ def _allowed(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _text(row: np.ndarray) -> str:
     return "".join("01"[int(each)] for each in row)
-
-
-def _scan(step: Callable, first: Any, given: tuple, *, reverse: bool = False) -> tuple[Any, Any]:
-    """`keras.ops.scan`, of no steps too, of which PyTorch makes no array.
-
-    It goes over numbers: on TensorFlow Keras 3.15 fails with several arrays whose length is not known beforehand.
-    """
-    if given[0].shape[0] == 0:
-        return first, ops.zeros_like(first)[None][:0]
-
-    def numbered(state: Any, number: Any) -> tuple:
-        return step(state, tuple(each[number] for each in given))
-
-    return ops.scan(numbered, first, ops.arange(ops.shape(given[0])[0], dtype="int32"), reverse=reverse)

@@ -26,8 +26,8 @@ CLASSES = {
     "Functional", "GRU", "GlobalAveragePooling2D", "GlorotUniform", "HeNormal", "InputLayer", "LSTM",
     "LayerNormalization", "LayerScale", "LeakyReLU", "LecunNormal", "MaxPooling2D", "Multiply", "Normalization",
     "NotEqual", "Ones", "Orthogonal", "RandomNormal", "RandomUniform", "ReLU", "Rescaling", "Reshape",
-    "SeparableConv2D", "Sequential", "SimpleRNN", "Softmax", "SpatialDropout1D", "VarianceScaling", "ZeroPadding2D",
-    "Zeros", "__keras_tensor__",
+    "SeparableConv2D", "Sequential", "SimpleRNN", "Softmax", "SpatialDropout1D", "Take", "VarianceScaling",
+    "ZeroPadding2D", "Zeros", "__keras_tensor__",
 }  # fmt: skip
 # Our own layers, by the name under which Keras knows them.
 OURS = {f"kerastk>{each.__name__}": each for each in (CRF, CharacterCNN, CharacterLSTM, Independent, Maxout)}

@@ -1,7 +1,7 @@
 """A tagger of sentences: word, character and casing features, recurrent layers both ways, a softmax or a CRF.
 
-Names: `words`, `characters`, `casing` (inputs), `word_vectors`, `recurrent_1` and so on, `head` (emissions),
-`probabilities` (the output layer, a `CRF` or an `Independent`).
+Names: `words`, `casing`, `spelling`, `spelling_characters` (inputs), `word_vectors`, `character_features`,
+`recurrent_1` and so on, `head` (emissions), `probabilities` (the output layer, a `CRF` or an `Independent`).
 """
 
 from dataclasses import dataclass
@@ -62,9 +62,10 @@ def tagger(
 ) -> keras.Model:
     """An uncompiled tagger: a dict of int32 arrays in, a dict of `tags` and `probabilities` out.
 
-    In: `words` (batch, time), 0 where padded, on the right alone, and no sentence of padding alone; `characters`
-    (batch, time, length) if there are `characters`; `casing` (batch, time) if `casings` is not 0. Out: `tags` (batch,
-    time) int32, -1 where padded, and `probabilities` (batch, time, tags) float32, 0 where padded. More padding changes
+    In: `words` (batch, time), 0 where padded, on the right alone, and no sentence of padding alone; `casing` (batch,
+    time) if `casings` is not 0; if there are `characters`, `spelling_characters` (spellings, length), those of each
+    different word of the batch, and `spelling` (batch, time): which of these stands where. Out: `tags` (batch, time)
+    int32, -1 where padded, and `probabilities` (batch, time, tags) float32, 0 where padded. More padding changes
     nothing.
 
     `vectors` (words, word_size) float32 are what the word vectors start from (else they are random), and stay if not
@@ -83,8 +84,11 @@ def tagger(
     if vectors is not None:
         embedding.set_weights([vectors])
     if characters is not None:
-        inputs["characters"] = keras.Input((None, None), dtype="int32", name="characters")
-        parts.append(_spelling(characters)(inputs["characters"]))
+        inputs["spelling"] = keras.Input((None,), dtype="int32", name="spelling")
+        # Behind "spelling" by name: Keras weighs the loss of a batch by the rows of the first input.
+        spelled = keras.Input((None,), dtype="int32", name="spelling_characters")
+        inputs["spelling_characters"] = spelled
+        parts.append(ops.take(_features(characters)(spelled), inputs["spelling"], axis=0))
     if casings:
         inputs["casing"] = keras.Input((None,), dtype="int32", name="casing")
         parts.append(keras.layers.Embedding(casings, casing_size, name="casing_vectors")(inputs["casing"]))
@@ -188,8 +192,8 @@ class _Beside(keras.layers.Layer):
         """None goes on: Keras would weigh the loss of each sentence by it."""
 
 
-def _spelling(characters: Characters) -> keras.layers.Layer:
-    named: dict[str, Any] = {"size": characters.size, "name": "spelling"}
+def _features(characters: Characters) -> keras.layers.Layer:
+    named: dict[str, Any] = {"size": characters.size, "name": "character_features"}
     if characters.network == "lstm":
         return CharacterLSTM(characters.count, units=characters.values, **named)
     return CharacterCNN(characters.count, filters=characters.values, widths=characters.widths, **named)

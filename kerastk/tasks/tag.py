@@ -282,7 +282,9 @@ def load_model(run: Run, *, last: bool = False) -> tuple[keras.Model, Vocabulary
     """
     labels, vocabulary, model = labels_of(run), Vocabulary.from_json(run.vocabulary), saved.load(run.kept(last))
     outputs = model.output if isinstance(model.output, dict) else {}
-    fits = isinstance(model.input, dict) and set(model.input) == set(labels["parts"])
+    taken = set(labels["parts"]) - {"characters"}
+    taken |= {"spelling", "spelling_characters"} if "characters" in labels["parts"] else set()
+    fits = isinstance(model.input, dict) and set(model.input) == taken
     fits = fits and list(vocabulary.tags) == labels["classes"]
     fits = fits and set(outputs) == {"tags", "probabilities"}
     fits = fits and tuple(outputs["probabilities"].shape) == (None, None, len(vocabulary.tags))

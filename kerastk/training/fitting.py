@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import grain
 import keras
 import numpy as np
 
@@ -287,13 +288,8 @@ class Fitting:
             for first, until, skip in ((epoch, epoch + 1, step), (epoch + 1, last, 0)) if step else ((epoch, last, 0),):
                 if first == until or fitted.stop_training:
                     break
-                batches = train.batches(first, until, skip)
-                if mix is not None:
-                    batches = Mixed(batches, mix, train.seed, first * train.steps + skip)
-                if train.shown:
-                    batches = Shown(batches, train.shown)
                 fitted.fit(
-                    batches,
+                    _batches(train, mix, first, until, skip),
                     initial_epoch=first,
                     epochs=until,
                     steps_per_epoch=train.steps - skip,
@@ -313,8 +309,7 @@ class Fitting:
         """The learning rate that a range test finds for a phase; `found` hears of it."""
 
         def batches(steps: int) -> Any:
-            made = train.batches(0, -(-steps // train.steps))
-            return made if mix is None else Mixed(made, mix, train.seed, 0)
+            return _batches(train, mix, 0, -(-steps // train.steps))
 
         def made(curve: Callable) -> keras.optimizers.Optimizer:
             return optimizer(phase, train.steps, model=self.model, curve=curve, **self.optimisation)
@@ -346,6 +341,14 @@ class Fitting:
             without=without,
         )  # fmt: skip
         return train, val, Choice(point, choice.views, choice.size, choice.frozen_share)
+
+
+def _batches(train: Rows, mix: Mix | None, first: int, last: int, skip: int = 0) -> grain.IterDataset:
+    """What `fit` gets for the epochs from `first` to before `last`, less `skip` steps."""
+    batches = train.batches(first, last, skip)
+    if mix is not None:
+        batches = Mixed(batches, mix, train.seed, first * train.steps + skip)
+    return Shown(batches, train.shown) if train.shown else batches
 
 
 def _described(choice: Choice) -> dict[str, Any] | None:

@@ -147,12 +147,14 @@ class _Recorder(keras.callbacks.Callback):
         super().__init__()
         self._stops = stops
         self.losses: list[float] = []
-        self._sum, self._mean, self._lowest = 0.0, 0.0, np.inf
+        self._mean, self._lowest = 0.0, np.inf
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Keras gives the mean over the epoch so far."""
-        total = float(logs["loss"]) * (batch + 1)
-        loss, self._sum = total - self._sum, total
+        """Keras gives the mean over all batches since the metrics began, which they do here after each."""
+        loss = float(logs["loss"])
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        self.model.reset_metrics()
         if not np.isfinite(loss):
             self.model.stop_training = True
             return

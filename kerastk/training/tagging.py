@@ -1,10 +1,12 @@
 """A tagger's answers for batches of sentences, and what they say of it after each epoch."""
 
+import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
 
 from kerastk.datasets.buckets import SentenceRows
 from kerastk.datasets.schemes import PLAIN, Span, spans
@@ -34,7 +36,9 @@ def answers(model: keras.Model, rows: SentenceRows) -> Iterator[Tagged]:
 class TagValidation(Validation):
     """val_loss, val_accuracy (of tags), val_f1 (of spans) and val_error, which is 1 less the last of them there is.
 
-    `model` is the whole tagger, whose layers the fitted one shares.
+    A tag that training does not know is never right. Sentences with one have no likelihood: val_loss is that of the
+    others, over their words, and not a number where there are none. `model` is the whole tagger, whose layers the
+    fitted one shares.
     """
 
     monitor = "val_error"
@@ -42,24 +46,27 @@ class TagValidation(Validation):
     def __init__(self, model: keras.Model, scheme: str):
         super().__init__()
         self._scheme = scheme
-        self._decoder = keras.Model(
-            model.input, {"tags": model.output["tags"], "scores": model.get_layer("head").output}
+        truth = keras.Input((None,), dtype="int32", name="truth")
+        scores, output = model.get_layer("head").output, model.get_layer("probabilities")
+        self._judge = keras.Model(
+            [model.input, truth], [model.output["tags"], _Likelihood(output)(scores, model.input["words"], truth)]
         )
         self._true: tuple[SentenceRows, list[list[Span]]] | None = None
 
     def figures(self) -> dict[str, float]:
         """Tag all sentences."""
-        found, loss, words, right = [], 0.0, 0, 0
+        found, logs, words = [], 0.0, 0
         for inputs, truth in self.rows.batches(0, 1):
-            answer = self._decoder.predict_on_batch(inputs)
-            real = truth >= 0
-            loss += float(self.model.compute_loss(None, truth, answer["scores"])) * int(real.sum())
-            words, right = words + int(real.sum()), right + int((answer["tags"] == truth)[real].sum())
-            found.append(answer["tags"])
-        figures = {"val_loss": loss / words, "val_accuracy": right / words}
-        score = figures["val_accuracy"]
+            tags, likelihoods = self._judge.predict_on_batch([inputs, truth])
+            found.append(tags)
+            # Rows that fill the batch up have no tags at all.
+            whole = ((truth >= 0) == (inputs["words"] > 0)).all(axis=1)
+            logs, words = logs + float(likelihoods[whole].sum()), words + int((truth[whole] >= 0).sum())
+        answers = self.rows.in_order(found)
+        score = float(np.mean(np.concatenate(answers) == self.rows.truth))
+        figures = {"val_loss": -logs / words if words else math.nan, "val_accuracy": score}
         if self._scheme != PLAIN:
-            figures["val_f1"] = score = self._f1(self.rows.in_order(found))
+            figures["val_f1"] = score = self._f1(answers)
         return {**figures, self.monitor: 1 - score}
 
     def _f1(self, tags: list[np.ndarray]) -> float:
@@ -72,3 +79,18 @@ class TagValidation(Validation):
         return precision_recall_f1(right, sum(len(other) for _, other in pairs), sum(len(one) for one, _ in pairs))[
             "f1"
         ]
+
+
+class _Likelihood(keras.layers.Layer):
+    """The log-likelihood (batch,) under an output layer of the tags of sentences that have them all."""
+
+    def __init__(self, layer: keras.layers.Layer):
+        super().__init__(dtype="float32")
+        self._layer = layer
+        self.supports_masking = True
+
+    def call(self, scores: keras.KerasTensor, words: keras.KerasTensor, truth: keras.KerasTensor) -> keras.KerasTensor:
+        return self._layer.log_likelihood(scores, ops.maximum(truth, 0), ops.not_equal(words, 0))
+
+    def compute_mask(self, *given: Any) -> None:
+        """None goes on."""

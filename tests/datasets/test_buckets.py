@@ -57,7 +57,7 @@ def test_no_other_lengths_pad_less(lengths, most):
 def test_lengths_of_thousands_of_sentences_are_found_soon(within):
     lengths = np.random.default_rng(0).integers(1, 100_000, 200_000)
     found = within(30, bucket_lengths, lengths)
-    assert len(found) == 6
+    assert len(found) == 8
     assert found[-1] == lengths.max()
 
 
@@ -71,7 +71,7 @@ def test_every_epoch_has_each_sentence_in_full_batches_of_few_shapes(rows_of, le
         batches = [rows.batch(epoch, position) for position in range(rows.steps)]
         assert len(order) == sum(len(tags) for _, tags in batches)
         shapes = {tags.shape for _, tags in batches}
-        assert len(shapes) <= 6
+        assert len(shapes) <= 8
         assert len({length for _, length in shapes}) == len(shapes)
         # Only the last batch of the longest bucket is filled up.
         assert len(order) - len(lengths) < max(count for count, _ in shapes)
@@ -79,22 +79,25 @@ def test_every_epoch_has_each_sentence_in_full_batches_of_few_shapes(rows_of, le
             assert (inputs["words"] > 0).any(axis=1).all()
             assert np.array_equal(inputs["words"] > 0, tags >= 0)
             assert np.array_equal(inputs["casing"] > 0, tags >= 0)
-            assert np.array_equal(inputs["characters"].any(axis=-1), tags >= 0)
+            assert np.array_equal(inputs["spelling"] > 0, tags >= 0)
+            assert np.array_equal(inputs["spelling_characters"][inputs["spelling"]].any(axis=-1), tags >= 0)
 
 
 def test_a_row_holds_the_words_and_tags_of_its_sentence(rows_of):
     rows = rows_of(MIXED, training=True)
-    whole = rows.vocabulary.encode([each.tokens for each in rows.sentences])
-    tags = rows.vocabulary.encode_tags([each.tags for each in rows.sentences])
+    whole = [rows.vocabulary.encode(each.tokens) for each in rows.sentences]
+    tags = [rows.vocabulary.encode_tags(each.tags) for each in rows.sentences]
     order = iter(rows.numbers(3))
     for position in range(rows.steps):
         inputs, labels = rows.batch(3, position)
         for place, row in zip(range(len(labels)), order, strict=False):
             size = MIXED[row]
-            for name, values in inputs.items():
-                assert np.array_equal(values[place, :size], whole[name][row, :size])
+            found = {"words": inputs["words"], "casing": inputs["casing"]}
+            found["characters"] = inputs["spelling_characters"][inputs["spelling"]]
+            for name, values in found.items():
+                assert np.array_equal(values[place, :size], whole[row][name])
                 assert not values[place, size:].any()
-            assert np.array_equal(labels[place, :size], tags[row, :size])
+            assert np.array_equal(labels[place, :size], tags[row])
 
 
 def test_order_depends_on_seed_and_epoch_alone(rows_of):
@@ -138,7 +141,8 @@ def test_words_are_dropped_by_seed_epoch_and_sentence_alone(rows_of):
     # Nothing is dropped from what is judged, nor from characters.
     assert not any(itertools.chain(*dropped(rows_of(MIXED, training=False, word_dropout=0.25), 0).values()))
     plain = rows_of(MIXED, training=True)
-    assert np.array_equal(rows.batch(0, 0)[0]["characters"], plain.batch(0, 0)[0]["characters"])
+    assert np.array_equal(rows.batch(0, 0)[0]["spelling"], plain.batch(0, 0)[0]["spelling"])
+    assert np.array_equal(*(each.batch(0, 0)[0]["spelling_characters"] for each in (rows, plain)))
 
 
 @pytest.mark.parametrize("fixed", [True, False])
@@ -156,8 +160,9 @@ def test_a_pass_has_each_sentence_once_and_answers_come_back_in_order(rows_of, f
         assert (rows.order >= 0).all()
     answers = rows.in_order(inputs["words"] for inputs, _ in batches)
     for each, answer in zip(rows.sentences, answers, strict=True):
-        assert np.array_equal(answer, rows.vocabulary.flat(each.tokens)["words"])
-    assert np.array_equal(rows.truth, np.concatenate([rows.vocabulary.flat_tags(each.tags) for each in rows.sentences]))
+        assert np.array_equal(answer, rows.vocabulary.encode(each.tokens)["words"])
+    truth = [rows.vocabulary.encode_tags(each.tags) for each in rows.sentences]
+    assert np.array_equal(rows.truth, np.concatenate(truth))
 
 
 def test_a_sentence_longer_than_all_buckets_is_not_cut(rows_of):

@@ -11,6 +11,7 @@ from kerastk.datasets.vocabulary import CASING, Vocabulary, casing
 from kerastk.errors import RunError
 
 SENTENCES = [("The", "cat", "the", "mat"), ("the", "cat", "in", "1984"), ("In", "1985")]
+WORDS = [word for tokens in SENTENCES for word in tokens]
 
 
 @pytest.fixture
@@ -34,18 +35,18 @@ def test_words_are_numbered_by_frequency_within_the_cap_and_the_minimum(made):
 
 def test_encoded_by_hand(made):
     vocabulary = made()
-    arrays = vocabulary.encode([("the", "unseen", "1999"), ("cat",)])
+    arrays = vocabulary.encode(["the", "unseen", "1999", "cat"])
     number = {word: place for place, word in enumerate(vocabulary.words, 2)}
-    assert arrays["words"].tolist() == [[number["the"], 1, number["0000"]], [number["cat"], 0, 0]]
-    assert arrays["casing"].tolist() == [[1, 1, 5], [1, 0, 0]]
+    assert arrays["words"].tolist() == [number["the"], 1, number["0000"], number["cat"]]
+    assert arrays["casing"].tolist() == [1, 1, 5, 1]
     letter = {each: place for place, each in enumerate(vocabulary.characters, 2)}
     # Each is in one word alone.
     assert {"c", "m"}.isdisjoint(letter)
-    assert arrays["characters"][1].tolist() == [[1, letter["a"], letter["t"], 0, 0, 0], [0] * 6, [0] * 6]
+    assert arrays["characters"][3].tolist() == [1, letter["a"], letter["t"], 0, 0, 0]
     assert {name: (each.shape, each.dtype) for name, each in arrays.items()} == {
-        "words": ((2, 3), np.dtype("int32")),
-        "characters": ((2, 3, 6), np.dtype("int32")),
-        "casing": ((2, 3), np.dtype("int32")),
+        "words": ((4,), np.dtype("int32")),
+        "characters": ((4, 6), np.dtype("int32")),
+        "casing": ((4,), np.dtype("int32")),
     }
     for name, each in arrays.items():
         size = vocabulary.sizes[name]
@@ -55,20 +56,17 @@ def test_encoded_by_hand(made):
 def test_a_long_word_keeps_its_beginning_and_its_end(made):
     vocabulary = made([tuple("abcdefghij"), ("abcdefghij", "abcdefghij", "jihgfedcba")], word_length=5)
     letter = {each: place for place, each in enumerate(vocabulary.characters, 2)}
-    [[numbers]] = vocabulary.encode([("abcdefghij",)])["characters"].tolist()
+    [numbers] = vocabulary.encode(["abcdefghij"])["characters"].tolist()
     assert numbers == [letter[each] for each in "abcij"]
-    assert vocabulary.encode([("abcij",)])["characters"].tolist() == [[numbers]]
+    assert vocabulary.encode(["abcij"])["characters"].tolist() == [numbers]
 
 
 def test_only_the_parts_that_are_asked_for_are_made(made):
-    assert made().encode([("a",)], parts=["casing"]).keys() == {"casing"}
-    assert made().encode([("a", "b")], length=5, parts=["words"])["words"].shape == (1, 5)
-    with pytest.raises(ValueError, match="a sentence of 2 words does not fit into 1"):
-        made().encode([("a", "b")], length=1)
+    assert made().encode(["a"], parts=["casing"]).keys() == {"casing"}
 
 
-def test_tags_are_numbered_from_0_and_padded_with_minus_1(made):
-    assert made().encode_tags([("O", "B-x"), ("unseen",)], length=3).tolist() == [[0, 1, -1], [-1, -1, -1]]
+def test_tags_are_numbered_from_0_and_an_unknown_one_is_minus_1(made):
+    assert made().encode_tags(["B-x", "O", "unseen"]).tolist() == [1, 0, -1]
 
 
 WRITTEN = {
@@ -92,7 +90,7 @@ def test_json_brings_it_back(made):
     first = made(lower=True, word_length=9)
     again = Vocabulary.from_json(json.loads(json.dumps(first.to_json())))
     assert again == first
-    assert all(np.array_equal(a, b) for a, b in zip(first.encode(SENTENCES).values(), again.encode(SENTENCES).values(),
+    assert all(np.array_equal(a, b) for a, b in zip(first.encode(WORDS).values(), again.encode(WORDS).values(),
                                                     strict=True))  # fmt: skip
 
 
@@ -117,11 +115,11 @@ def test_what_is_no_object_is_refused(content):
 
 def test_what_is_remembered_is_bounded_and_changes_nothing(made, monkeypatch):
     words = [f"word{number}" for number in range(500)] + ["the", "cat"]
-    expected = made().flat(words)
+    expected = made().encode(words)
     monkeypatch.setattr(module, "_REMEMBERED", 64)
     vocabulary = made()
     for _ in range(2):
-        found = vocabulary.flat(words)
+        found = vocabulary.encode(words)
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
     assert len(vocabulary._lexicon._rows) <= 64
 
@@ -129,9 +127,9 @@ def test_what_is_remembered_is_bounded_and_changes_nothing(made, monkeypatch):
 def test_threads_may_share_it(made):
     vocabulary = made()
     words = [[f"{'ab'[number % 2]}{step}" for step in range(3000)] for number in range(8)]
-    expected = [made().flat(each)["characters"] for each in words]
+    expected = [made().encode(each)["characters"] for each in words]
     found = {}
-    threads = [threading.Thread(target=lambda n=n: found.update({n: vocabulary.flat(words[n])["characters"]}))
+    threads = [threading.Thread(target=lambda n=n: found.update({n: vocabulary.encode(words[n])["characters"]}))
                for n in range(8)]  # fmt: skip
     for each in threads:
         each.start()

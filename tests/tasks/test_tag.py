@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import kerastk
+from kerastk.datasets.buckets import SentenceRows
 from kerastk.datasets.schemes import faults, spans
+from kerastk.datasets.sentence import Sentence
 from kerastk.datasets.sequences import open_sentences
 from kerastk.errors import DataError, RecipeError, RunError
 from kerastk.evaluation.spans import tagging
@@ -140,7 +142,8 @@ def test_plain_tags_are_judged_by_their_accuracy(plain_run):
 def test_a_loaded_model_answers_as_the_trained_one_did(tagger_run):
     model, vocabulary = load_model(tagger_run)
     again, _ = load_model(tagger_run)
-    inputs = vocabulary.encode([["Ana", "Lopes", "lives", "in", "Porto"], ["Yes"]])
+    asked = [Sentence(("Ana", "Lopes", "lives", "in", "Porto")), Sentence(("Yes",))]
+    inputs, _ = SentenceRows(asked, vocabulary, batch_words=50, training=False, lengths=[5]).batch(0, 0)
     one, other = model.predict_on_batch(inputs), again.predict_on_batch(inputs)
     np.testing.assert_array_equal(one["tags"], other["tags"])
     np.testing.assert_array_equal(one["probabilities"], other["probabilities"])
@@ -188,7 +191,7 @@ def test_vectors_come_from_a_file_and_may_stay_as_they_are(names, tmp_path):
     run = kerastk.train(recipe, show=False)
     model, vocabulary = load_model(run)
     table = np.array(model.get_layer("word_vectors").embeddings)
-    numbers = vocabulary.flat(["the", "lives", "zebra"])["words"]
+    numbers = vocabulary.encode(["the", "lives", "zebra"])["words"]
     np.testing.assert_array_equal(table[numbers], [[1, 2, 3, 4], [0, 0, 1, 0], [5, 5, 5, 5]])
     assert run.recipe.word_size is None
 
