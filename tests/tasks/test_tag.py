@@ -302,3 +302,14 @@ def test_spans_of_truth_are_those_of_the_file(tagger_run):
     for words, truth, _ in columns(tagger_run):
         assert len(words) == len(truth)
         assert spans(truth, "iob2") == spans(truth, "iob2", strict=True)
+
+
+def test_a_learning_rate_is_found_for_a_tagger_too(names, tagger_run, tmp_path):
+    options = SMALL_TAGGER | {"learning_rate": "auto", "epochs": 1, "batch_size": 120}
+    recipe = kerastk.Tag(data=names, runs=str(tmp_path), **options)
+    found = kerastk.find_learning_rate(recipe, show=False)
+    assert 1e-6 < found.suggestion < 1
+    # Each step's own loss, of a word: at a rate of almost nothing that of a tagger without a clue, in any batch.
+    assert ((found.losses[:20] > 1) & (found.losses[:20] < np.log(len(tagger_run.labels["classes"])))).all()
+    run = kerastk.train(recipe, show=False)
+    assert run.recipe.learning_rate == found.suggestion
