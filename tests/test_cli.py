@@ -25,10 +25,8 @@ def refused(*arguments, kind=KerastkError):
 
 
 def process(*arguments, **environment):
-    code = "from kerastk.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=os.environ | environment
-    )
+    command = [sys.executable, "-m", "kerastk", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd):
@@ -134,7 +132,8 @@ def test_the_three_lines_of_the_readme(digits, tmp_path):
         "recipe.toml", "environment.json", "data.json", "log.csv", "events", "model.keras", "labels.json",
         "metrics.json", "mistakes.json", "predictions.csv", "report.html",
     }  # fmt: skip
-    assert json.loads((run / "environment.json").read_text())["command"].endswith(f"--runs {runs}")
+    command = " ".join(map(str, ["kerastk", "finetune", digits, *options]))
+    assert json.loads((run / "environment.json").read_text())["command"] == command
 
     done = process("predict", run, digits / "0", "--out", tmp_path / "answers.csv", "--top", 3)
     assert done.returncode == 0, done.stderr
