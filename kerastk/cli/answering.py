@@ -7,7 +7,7 @@ import click
 
 import kerastk
 from kerastk.cli.backend import start_backend
-from kerastk.cli.gates import demand, demanded, gate
+from kerastk.cli.gates import check_run, demand, demanded, gate
 from kerastk.errors import DataError, RecipeError
 from kerastk.options import RecipeCommand, given
 from kerastk.recipe import Finetune, construct
@@ -142,12 +142,15 @@ def evaluate(run: str, data: str, out: Path | None, last: bool, **values: Any) -
     import json
 
     from kerastk.evaluation.evaluate import evaluate as measure
+    from kerastk.run import Run
     from kerastk.screen import Screen
     from kerastk.storage import write_atomic
 
+    opened, wanted = Run.open(run), demanded(values)
+    check_run(wanted, opened)
     start_backend()
     screen = Screen()
-    figures = measure(kerastk.load(run, last=last), data)
+    figures = measure(kerastk.load(opened, last=last), data)
     screen.figures("all", figures)
     if figures["trained_on"]:
         what = "photos" if "photos" in figures else "sentences"
@@ -162,7 +165,7 @@ def evaluate(run: str, data: str, out: Path | None, last: bool, **values: Any) -
     screen.per_class(figures)
     if out is not None:
         write_atomic(out, json.dumps(figures, indent=1))
-    demand(figures, demanded(values))
+    demand(figures, wanted)
 
 
 @click.command(cls=RecipeCommand, recipe=Finetune, only=EMBEDDING_OPTIONS)

@@ -9,7 +9,7 @@ import click
 import kerastk
 from kerastk import recipes
 from kerastk.cli.backend import start_backend
-from kerastk.cli.gates import GATES_OF, demand_of_run, demanded, gate
+from kerastk.cli.gates import GATES_OF, check_recipe, check_run, demand_of_run, demanded, gate
 from kerastk.errors import RecipeError
 from kerastk.options import RecipeCommand, given
 from kerastk.recipe import Finetune, Recipe, Tag, construct, dump, parse
@@ -109,6 +109,7 @@ def _train(recipe: Recipe, dry: bool, resume: bool, values: dict[str, Any]) -> N
     wanted = demanded(values)
     for name in [*wanted, *(["resume"] if resume else [])] if dry else ():
         raise RecipeError(f"--{name.replace('_', '-')} has no effect with --dry-run; leave it out.")
+    check_recipe(wanted, recipe)
     start_backend()
     if dry:
         from kerastk.screen import Screen
@@ -140,12 +141,13 @@ def resume(run: str, data: str | None, allow_data_change: bool, allow_version_ch
     from kerastk.run import Run
 
     # Before the network is loaded, which takes seconds.
-    Run.open(run)
+    opened, wanted = Run.open(run), demanded(values)
+    check_run(wanted, opened)
     start_backend()
     found = kerastk.resume(
         run, data=data, allow_data_change=allow_data_change, allow_version_change=allow_version_change
     )
-    demand_of_run(found, demanded(values))
+    demand_of_run(found, wanted)
 
 
 @click.command(name="lr-find", cls=RecipeCommand, recipe=Finetune)
