@@ -106,13 +106,18 @@ def looks_right(run, name, height):
     assert all(len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200 for pixels in taken.values())
 
 
-def fits_a_phone(run, folder):
-    """On a phone nothing stands out to the right, whatever the names are."""
-    frame = folder / "frame.html"
-    frame.write_text(
-        f'<iframe src="{run.report_html.as_uri()}" width="390" height="800" onload="document.title = '
-        'this.contentDocument.documentElement.scrollWidth"></iframe>'
+def fits_a_phone(folder, *runs):
+    """On a phone nothing stands out of their reports to the right, whatever the names are."""
+    frames = folder / "frames.html"
+    frames.write_text(
+        "".join(
+            f'<iframe src="{run.report_html.as_uri()}" width="390" height="800" onload="document.title += '
+            "this.contentDocument.documentElement.scrollWidth + ','\"></iframe>"
+            for run in runs
+        )
     )
-    page = chromium("--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom", frame.as_uri())
-    width = int(page.partition("<title>")[2].partition("<")[0])
-    assert 300 < width <= 390
+    page = chromium("--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom", frames.as_uri())
+    widths = [int(width) for width in page.partition("<title>")[2].partition(",<")[0].split(",")]
+    assert len(widths) == len(runs)
+    assert min(widths) > 300
+    assert max(widths) <= 390

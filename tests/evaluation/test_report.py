@@ -178,5 +178,4 @@ def test_the_page_in_a_browser(small_run, make_run, tmp_path):
     looks_right(small_run, "report", height=3000)
     many = make_run(classes=[*HOSTILE, *(f"class {number}" for number in range(60))], photos=900)
     many.write_report(report.page(many))
-    for run in (small_run, many):
-        fits_a_phone(run, tmp_path)
+    fits_a_phone(tmp_path, small_run, many)

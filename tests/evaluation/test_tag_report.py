@@ -232,5 +232,4 @@ def test_the_page_in_a_browser(tagger_run, make_tagger_run, tmp_path):
     looks_right(tagger_run, "tag-report", height=6000)
     many = make_tagger_run(types=[*HOSTILE, *(f"type {number}" for number in range(40))], words=HOSTILE, right=0.3)
     many.write_report(report.page(many))
-    for run in (tagger_run, many):
-        fits_a_phone(run, tmp_path)
+    fits_a_phone(tmp_path, tagger_run, many)
