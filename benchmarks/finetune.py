@@ -7,22 +7,35 @@ Each way runs in a process of its own, which is measured from its start to its e
 WORK/measurements.jsonl at once, and a benchmark started again with the same --work goes on from there.
 """
 
+import functools
 import itertools
 import json
-import os
 import shutil
 import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import click
-from measuring import Ledger, ProcessFailed, Usage, code_hash, machine, measure, memory_mb, versions, write_section
+from comparing import (
+    Part,
+    Row,
+    by_way,
+    finish,
+    judged,
+    measure_missing,
+    newest,
+    numbers,
+    shared_folder,
+    some_of,
+    when_and_where,
+)
+from measuring import Ledger, Usage, code_hash, machine, measure, memory_mb, versions
 
 import kerastk
 from kerastk.networks.bases import BASES
@@ -43,8 +56,6 @@ LONGEST_SECONDS = 600
 # Ways whose figures count only for the code as it is now.
 OURS = ("kerastk", "solved")
 SOONER, FASTER, BETTER = 8, 3, 0.05
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -354,29 +365,26 @@ def data_name(data: Path) -> str:
     return data.stem if data.is_file() else data.name
 
 
-def measure_all(
-    found: list[Path], seeds: list[int], ways: list[str], *, weights: Path, quick: bool, ledger: Ledger
-) -> int:
-    """Run what the ledger does not hold yet; the number of processes that failed."""
+def parts(
+    found: list[Path], seeds: list[int], ways: list[str], *, weights: Path, quick: bool, work: Path
+) -> Iterator[Part]:
+    """Every way on every split of every data set; each marked with the code as it is when its turn comes."""
     setting = {**machine(), **versions("keras", "tensorflow", "kerastk")}
-    failures = 0
     for data, seed, way in itertools.product(found, seeds, ways):
         place = {"data": data_name(data), "seed": seed, "job": way}
         marks = {"weights": weights.name, "code": code_hash(Path(kerastk.__file__).parent), "quick": quick}
-        if done(ledger, place, marks):
-            continue
-        click.echo(f"{time.strftime('%H:%M')} {place['data']}, split {seed}: {way} ...", nl=False)
-        try:
-            ensure_split(data, weights=weights, seed=seed, work=ledger.path.parent)
-            rows = run_job(way, data, weights=weights, seed=seed, quick=quick, work=ledger.path.parent)
-        except ProcessFailed as error:
-            click.echo(f" failed: {error}")
-            failures += 1
-            continue
-        click.echo("".join(f" {row['accuracy']:.3f} in {row['seconds']:.0f} s" for row in rows))
-        for row in rows:
-            ledger.append({**place, **row, **marks, "date": time.strftime("%Y-%m-%d"), "setting": setting})
-    return failures
+        run = functools.partial(run_way, way, data, weights=weights, seed=seed, quick=quick, work=work)
+        yield Part(f"{place['data']}, split {seed}: {way}", place, marks, setting, run)
+
+
+def run_way(way: str, data: Path, *, weights: Path, seed: int, quick: bool, work: Path) -> list[Row]:
+    """The rows of a way, after the split that it needs."""
+    ensure_split(data, weights=weights, seed=seed, work=work)
+    return run_job(way, data, weights=weights, seed=seed, quick=quick, work=work)
+
+
+def shown(row: Row) -> str:
+    return f"{row['accuracy']:.3f} in {row['seconds']:.0f} s"
 
 
 def done(ledger: Ledger, place: Row, marks: Row) -> bool:
@@ -393,16 +401,14 @@ def done(ledger: Ledger, place: Row, marks: Row) -> bool:
 
 def report(rows: list[Row]) -> str:
     """The table, where and when it was measured, and which claims hold; as Markdown."""
-    latest = {(row["data"], row["way"], row["seed"]): row for row in rows}
-    by_way: dict[tuple[str, str], dict[int, Row]] = {}
-    for (data, way, seed), row in sorted(latest.items(), key=lambda item: item[0][2]):
-        by_way.setdefault((data, way), {})[seed] = row
+    rows = newest(rows)
+    found = by_way(rows)
     return "\n\n".join(
         [
             f"`python benchmarks/finetune.py`: `{BASE}` at {IMAGE_SIZE} px, each way on the very same splits.",
-            table(by_way),
-            circumstances(list(latest.values())),
-            "\n".join(f"- {line}" for line in claims(by_way)),
+            table(found),
+            circumstances(rows),
+            "\n".join(f"- {line}" for line in claims(found)),
         ]
     )
 
@@ -425,15 +431,10 @@ def table(by_way: dict[tuple[str, str], dict[int, Row]]) -> str:
 
 def circumstances(rows: list[Row]) -> str:
     """Date, machine, versions and weights, as the measurements recorded them."""
-    dates = sorted({row["date"] for row in rows})
-    settings = []
-    for setting in {json.dumps(row["setting"], sort_keys=True): row["setting"] for row in rows}.values():
-        packages = ", ".join(f"{name} {setting[name]}" for name in ("python", "keras", "tensorflow", "kerastk"))
-        settings.append(f"{setting['cpu']}, {setting['cores']} cores; {packages}")
     gpus = max(row["gpus"] for row in rows)
     codes = sorted({row["code"] for row in rows if row["job"] in OURS})
     weights = sorted({row["weights"] for row in rows})
-    text = " to ".join(dict.fromkeys([dates[0], dates[-1]])) + f"; {'; and '.join(settings)}"
+    text = when_and_where(rows)
     text += f" (sources {', '.join(codes)})" if codes else ""
     text += f"; {gpus} GPU" if gpus else ""
     text += f"; weights {', '.join(weights)}. Seconds and memory are those of the whole process."
@@ -466,17 +467,17 @@ def claims(by_way: dict[tuple[str, str], dict[int, Row]]) -> list[str]:
 def accuracy_claim(runs: dict[int, Row]) -> str:
     claim = f"{FLOWERS}: mean test accuracy of kerastk at least {FLOWERS_ACCURACY}"
     if len(runs) < FLOWERS_SEEDS:
-        return f"not decided: {claim} ({len(runs)} of {FLOWERS_SEEDS} splits measured)"
+        return judged(claim, None, f"{len(runs)} of {FLOWERS_SEEDS} splits measured")
     mean = statistics.mean(row["accuracy"] for row in runs.values())
-    return f"{verdict(mean >= FLOWERS_ACCURACY)}: {claim} ({mean:.4f} over {len(runs)} splits)"
+    return judged(claim, mean >= FLOWERS_ACCURACY, f"{mean:.4f} over {len(runs)} splits")
 
 
 def time_claim(runs: dict[int, Row]) -> str:
     claim = f"{FLOWERS}: each kerastk run in at most {LONGEST_SECONDS // 60} minutes"
     if not runs:
-        return f"not decided: {claim}"
+        return judged(claim, None)
     longest = max(row["seconds"] for row in runs.values())
-    return f"{verdict(longest <= LONGEST_SECONDS)}: {claim} (the longest took {longest / 60:.1f})"
+    return judged(claim, longest <= LONGEST_SECONDS, f"the longest took {longest / 60:.1f}")
 
 
 def paired_claim(data: str, name: str, runs: dict[int, Row], other: str, others: dict[int, Row]) -> str:
@@ -486,57 +487,31 @@ def paired_claim(data: str, name: str, runs: dict[int, Row], other: str, others:
     pairs = [pair for seed in seeds for pair in zip(runs[seed]["hits"], others[seed]["hits"], strict=True)]
     pairs = [pair for pair in pairs if "-" not in pair]
     if len(pairs) < 2:
-        return f"not decided: {claim} (not both are measured)"
+        return judged(claim, None, "not both are measured")
     differences = [int(ours) - int(theirs) for ours, theirs in pairs]
     mean, error = statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
-    return f"{verdict(mean >= -error)}: {claim} ({mean:+.4f}, standard error {error:.4f}, {len(seeds)} splits)"
+    return judged(claim, mean >= -error, f"{mean:+.4f}, standard error {error:.4f}, {len(seeds)} splits")
 
 
 def sooner_claim(data: str, name: str, runs: dict[int, Row], others: dict[int, Row], times: float) -> str:
     claim = f"{data}: {name} is there at least {times:g} times sooner than the guide"
     seeds = runs.keys() & others.keys()
     if not seeds:
-        return f"not decided: {claim} (not both are measured)"
+        return judged(claim, None, "not both are measured")
     ratio = statistics.median(others[seed]["seconds"] / runs[seed]["seconds"] for seed in seeds)
-    return f"{verdict(ratio >= times)}: {claim} ({ratio:.1f} times, median of {len(seeds)} splits)"
+    return judged(claim, ratio >= times, f"{ratio:.1f} times, median of {len(seeds)} splits")
 
 
 def better_claim(runs: dict[int, Row], others: dict[int, Row]) -> str:
     claim = f"{FLOWERS}: kerastk at least {100 * BETTER:g} points above the guide"
     seeds = runs.keys() & others.keys()
     if not seeds:
-        return f"not decided: {claim} (not both are measured)"
+        return judged(claim, None, "not both are measured")
     gain = statistics.mean(runs[seed]["accuracy"] - others[seed]["accuracy"] for seed in seeds)
-    return f"{verdict(gain >= BETTER)}: {claim} ({100 * gain:+.1f} points, mean of {len(seeds)} splits)"
-
-
-def verdict(holds: bool) -> str:
-    return "holds" if holds else "FAILS"
+    return judged(claim, gain >= BETTER, f"{100 * gain:+.1f} points, mean of {len(seeds)} splits")
 
 
 # The command.
-
-
-def shared_folder() -> Path:
-    """Where development data and weights lie."""
-    return Path(os.environ.get("KERASTK_SHARED") or HERE.parent.parent / "shared")
-
-
-def numbers(context: click.Context, option: click.Parameter, value: str) -> list[int]:
-    """`0,1,2` as numbers."""
-    try:
-        return list(dict.fromkeys(int(part) for part in value.split(",")))
-    except ValueError:
-        raise click.BadParameter(f"must be numbers with commas between, like 0,1,2; got {value!r}.") from None
-
-
-def known_ways(context: click.Context, option: click.Parameter, value: str) -> list[str]:
-    """`kerastk,probe` as a list, in the order in which they run."""
-    given = [part.strip() for part in value.split(",")]
-    unknown = [part for part in given if part not in WAYS]
-    if unknown:
-        raise click.BadParameter(f"must be of {', '.join(WAYS)}; got {unknown[0]!r}.")
-    return [way for way in WAYS if way in given]
 
 
 def present(data: tuple[Path, ...]) -> list[Path]:
@@ -556,7 +531,7 @@ def present(data: tuple[Path, ...]) -> list[Path]:
 @click.option("--data", type=Path, multiple=True, help="Photos; may be repeated.  [default: flowers5 and caltech24]")
 @click.option("--weights", type=Path, help="MobileNetV2's weights without its head.  [default: the shared file]")
 @click.option("--seeds", default="0,1,2", show_default=True, callback=numbers, help="Split seeds.")
-@click.option("--only", default=",".join(WAYS), show_default=True, callback=known_ways, help="Which ways to run.")
+@click.option("--only", default=",".join(WAYS), show_default=True, callback=some_of(WAYS), help="Which ways to run.")
 @click.option("--results", type=Path, default=HERE / "RESULTS.md", help="Where the table goes.")
 @click.option("--work", type=Path, default=HERE.parent / "build" / "finetune-benchmark", help="Intermediate files.")
 @click.option("--report-only", is_flag=True, help="Write the table of what is measured; measure nothing.")
@@ -584,24 +559,11 @@ def main(
         weights = weights or shared_folder() / "weights" / "mobilenet_v2_1.0_224_notop.weights.h5"
         if not weights.is_file():
             raise click.ClickException(f"no weights at {weights}; name a file with --weights.")
-        failures = measure_all(present(data), seeds, only, weights=weights.resolve(), quick=quick, ledger=ledger)
-    finish(ledger, results, failures=failures, quick=quick)
-
-
-def finish(ledger: Ledger, results: Path, *, failures: int, quick: bool) -> None:
-    """Show the table, and write it where all went well and it is of whole runs."""
+        wanted = parts(present(data), seeds, only, weights=weights.resolve(), quick=quick, work=ledger.path.parent)
+        failures = measure_missing(wanted, ledger, done=done, shown=shown)
     rows = [row for row in ledger.rows() if row["quick"] == quick]
-    if not rows:
-        raise click.ClickException(f"nothing is measured in {ledger.path.parent}.")
-    text = report(rows)
-    click.echo(text)
-    if failures:
-        raise click.ClickException(f"{failures} failed, so {results} is left as it is; start again to go on.")
-    if quick:
-        click.echo(f"--quick: {results} is left as it is")
-        return
-    write_section(results, "finetune", text)
-    click.echo(f"wrote {results}")
+    trial = "--quick" if quick else None
+    finish(rows, ledger, results, section="finetune", report=report, failures=failures, trial=trial)
 
 
 if __name__ == "__main__":

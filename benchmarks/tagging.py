@@ -8,23 +8,35 @@ finished stands in WORK/measurements.jsonl at once, and a benchmark started agai
 there.
 """
 
+import functools
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
-from measuring import Ledger, ProcessFailed, Usage, code_hash, machine, measure, versions, write_section
+from comparing import (
+    Part,
+    Row,
+    by_way,
+    finish,
+    judged,
+    measure_missing,
+    newest,
+    numbers,
+    shared_folder,
+    some_of,
+    when_and_where,
+)
+from measuring import Ledger, Usage, code_hash, machine, measure, versions
 
 import kerastk
 from kerastk.storage import write_atomic
@@ -48,8 +60,6 @@ TRAINING_SPEED, PREDICTION_SPEED = 6_500, 20_000
 # Words of raw text that each system tags at least against the clock; a try (--epochs) goes through the text once.
 TIMED_WORDS = 250_000
 SEEDS = 3
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,7 @@ def ensure_corpus(corpus: Corpus, work: Path) -> Row:
     return process("tagging_ours.py", "prepare", job, python=sys.executable)[1]
 
 
-def run_way(corpus: Corpus, way: str, seed: int, setting: Setting) -> Row:
+def run_way(corpus: Corpus, way: str, seed: int, setting: Setting) -> list[Row]:
     """The figures of one way: trained, asked and scored, each in a process of its own."""
     scheme = ensure_corpus(corpus, setting.work)["scheme"]
     place = setting.work / corpus.name
@@ -122,18 +132,18 @@ def run_way(corpus: Corpus, way: str, seed: int, setting: Setting) -> Row:
     _, scored = process("tagging_ours.py", "score", job, python=sys.executable)
     speeds = trained["words_per_second"]
     prediction = answered["prediction"]
-    return {
+    row = {
         **asdict(usage), **scored,
         "training_speed": statistics.median(speeds) if speeds else None, "timed_epochs": len(speeds),
         "prediction_speed": prediction and prediction["words_per_second"],
         "prediction_processes": prediction and prediction.get("processes", 1),
     }  # fmt: skip
+    return [row]
 
 
-def measure_all(corpora: list[Corpus], seeds: list[int], ways: list[str], setting: Setting, ledger: Ledger) -> int:
-    """Run what the ledger does not hold yet; the number of ways that failed."""
+def parts(corpora: list[Corpus], seeds: list[int], ways: list[str], setting: Setting) -> Iterator[Part]:
+    """Every way on every corpus with every seed, with vectors on one corpus alone; see `done` for the marks."""
     here = {**machine(), **versions("keras", "tensorflow", "kerastk")}
-    failures = 0
     for corpus, seed, way in itertools.product(corpora, seeds, ways):
         if way == "vectors" and corpus.name != WNUT:
             continue
@@ -142,20 +152,13 @@ def measure_all(corpora: list[Corpus], seeds: list[int], ways: list[str], settin
         marks = {"digest": corpus.digest, "version": version, "epochs": setting.epochs}
         if way == "vectors":
             marks["vectors"] = digest([setting.vectors])
-        if done(ledger, place, marks):
-            continue
-        click.echo(f"{time.strftime('%H:%M')} {corpus.name}, seed {seed}: {way} ...", nl=False)
-        try:
-            row = run_way(corpus, way, seed, setting)
-        except ProcessFailed as error:
-            click.echo(f" failed: {error}")
-            failures += 1
-            continue
-        click.echo(f" {row['figure']} {100 * row['score']:.2f}, {row['seconds']:.0f} s of training")
         python = setting.peer_versions["python"] if way in PEERS else here["python"]
-        row_setting = {**here, "way_python": python}
-        ledger.append({**place, **row, **marks, "date": time.strftime("%Y-%m-%d"), "setting": row_setting})
-    return failures
+        run = functools.partial(run_way, corpus, way, seed, setting)
+        yield Part(f"{corpus.name}, seed {seed}: {way}", place, marks, {**here, "way_python": python}, run)
+
+
+def shown(row: Row) -> str:
+    return f"{row['figure']} {100 * row['score']:.2f}, {row['seconds']:.0f} s of training"
 
 
 def done(ledger: Ledger, place: Row, marks: Row) -> bool:
@@ -173,16 +176,14 @@ def done(ledger: Ledger, place: Row, marks: Row) -> bool:
 
 def report(rows: list[Row]) -> str:
     """The table, where and when it was measured, and which claims hold; as Markdown."""
-    latest = {(row["data"], row["way"], row["seed"]): row for row in rows}
-    by_way: dict[tuple[str, str], dict[int, Row]] = {}
-    for (data, way, seed), row in sorted(latest.items(), key=lambda item: item[0][2]):
-        by_way.setdefault((data, way), {})[seed] = row
+    rows = newest(rows)
+    found = by_way(rows)
     return "\n\n".join(
         [
             "`python benchmarks/tagging.py`: each system on the very same sentences, its answers scored by one scorer.",
-            table(by_way),
-            circumstances(list(latest.values())),
-            "\n".join(f"- {line}" for line in claims(by_way)),
+            table(found),
+            circumstances(rows),
+            "\n".join(f"- {line}" for line in claims(found)),
         ]
     )
 
@@ -227,13 +228,7 @@ def median(rows: Iterable[Row], name: str) -> float | None:
 
 def circumstances(rows: list[Row]) -> str:
     """Date, machine and versions, as the measurements recorded them, and what the columns are."""
-    dates = sorted({row["date"] for row in rows})
-    settings = []
-    for row in rows:
-        here = row["setting"]
-        packages = ", ".join(f"{name} {here[name]}" for name in ("python", "keras", "tensorflow", "kerastk"))
-        settings.append(f"{here['cpu']}, {here['cores']} cores; {packages}")
-    text = " to ".join(dict.fromkeys([dates[0], dates[-1]])) + f"; {'; and '.join(dict.fromkeys(settings))}"
+    text = when_and_where(rows)
     codes = sorted({row["version"] for row in rows if row["way"] in OURS})
     text += f" (sources {', '.join(codes)})" if codes else ""
     peers = [
@@ -276,27 +271,27 @@ def points(rows: dict[int, Row]) -> list[float]:
 def score_claim(data: str, rows: dict[int, Row], least: float) -> str:
     claim = f"{data}: mean test figure of kerastk at least {least} %"
     if len(rows) < SEEDS:
-        return f"not decided: {claim} ({len(rows)} of {SEEDS} seeds measured)"
+        return judged(claim, None, f"{len(rows)} of {SEEDS} seeds measured")
     mean = statistics.mean(points(rows))
-    return f"{verdict(mean >= least)}: {claim} ({mean:.2f} over {len(rows)} seeds)"
+    return judged(claim, mean >= least, f"{mean:.2f} over {len(rows)} seeds")
 
 
 def gain_claim(name: str, rows: dict[int, Row], other: str, others: dict[int, Row], least: float) -> str:
     claim = f"{WNUT}: mean F1 of {name} at least {least:g} points above {other}"
     if min(len(rows), len(others)) < SEEDS:
-        return f"not decided: {claim} ({len(rows)} and {len(others)} of {SEEDS} seeds measured)"
+        return judged(claim, None, f"{len(rows)} and {len(others)} of {SEEDS} seeds measured")
     gain = statistics.mean(points(rows)) - statistics.mean(points(others))
-    return f"{verdict(gain >= least)}: {claim} ({gain:+.2f} points, {len(rows)} and {len(others)} seeds)"
+    return judged(claim, gain >= least, f"{gain:+.2f} points, {len(rows)} and {len(others)} seeds")
 
 
 def crf_claim(data: str, rows: dict[int, Row], others: dict[int, Row]) -> str:
     """The standard error is that of the difference of two means over seeds, which do not pair two networks' draws."""
     claim = f"{data}: the CRF not below softmax by more than a standard error of the difference"
     if min(len(rows), len(others)) < SEEDS:
-        return f"not decided: {claim} ({len(rows)} and {len(others)} of {SEEDS} seeds measured)"
+        return judged(claim, None, f"{len(rows)} and {len(others)} of {SEEDS} seeds measured")
     gain = statistics.mean(points(rows)) - statistics.mean(points(others))
     error = sum(statistics.variance(points(each)) / len(each) for each in (rows, others)) ** 0.5
-    return f"{verdict(gain >= -error)}: {claim} ({gain:+.2f} points, standard error {error:.2f})"
+    return judged(claim, gain >= -error, f"{gain:+.2f} points, standard error {error:.2f}")
 
 
 def legal_claim(rows: list[Row]) -> str:
@@ -304,20 +299,16 @@ def legal_claim(rows: list[Row]) -> str:
     counted = [row for row in rows if "faults" in row]
     broken, words = sum(row["faults"] for row in counted), sum(row["words"] for row in counted)
     if not broken and not {ATIS, WNUT} <= {row["data"] for row in counted}:
-        return f"not decided: {claim} (not measured on both {ATIS} and {WNUT})"
-    return f"{verdict(broken == 0)}: {claim} ({broken} in {words:,} tags of {len(counted)} runs)"
+        return judged(claim, None, f"not measured on both {ATIS} and {WNUT}")
+    return judged(claim, broken == 0, f"{broken} in {words:,} tags of {len(counted)} runs")
 
 
 def speed_claim(what: str, rows: dict[int, Row], least: int) -> str:
     claim = f"{EWT}: {what} at {least:,} words/s or more"
     found = median(rows.values(), f"{what}_speed")
     if found is None:
-        return f"not decided: {claim}"
-    return f"{verdict(found >= least)}: {claim} ({found:,.0f}, median of {len(rows)} seeds)"
-
-
-def verdict(holds: bool) -> str:
-    return "holds" if holds else "FAILS"
+        return judged(claim, None)
+    return judged(claim, found >= least, f"{found:,.0f}, median of {len(rows)} seeds")
 
 
 # The command.
@@ -331,28 +322,6 @@ def digest(paths: Iterable[Path | str]) -> str:
     return found.hexdigest()[:10]
 
 
-def shared_folder() -> Path:
-    """Where development data lie."""
-    return Path(os.environ.get("KERASTK_SHARED") or HERE.parent.parent / "shared") / "data" / "tagging"
-
-
-def numbers(context: click.Context, option: click.Parameter, value: str) -> list[int]:
-    """`0,1,2` as numbers."""
-    try:
-        return list(dict.fromkeys(int(part) for part in value.split(",")))
-    except ValueError:
-        raise click.BadParameter(f"must be numbers with commas between, like 0,1,2; got {value!r}.") from None
-
-
-def known_ways(context: click.Context, option: click.Parameter, value: str) -> list[str]:
-    """`kerastk,spacy` as a list, in the order in which they run."""
-    given = [part.strip() for part in value.split(",")]
-    unknown = [part for part in given if part not in WAYS]
-    if unknown:
-        raise click.BadParameter(f"must be of {', '.join(WAYS)}; got {unknown[0]!r}.")
-    return [way for way in WAYS if way in given]
-
-
 def folders(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> dict[str, Path]:
     """`NAME=DIR` for each corpus; by default the shared ones."""
     found = {}
@@ -361,7 +330,7 @@ def folders(context: click.Context, option: click.Parameter, value: tuple[str, .
         if not (name and equals and folder) or Path(name).name != name or name in found:
             raise click.BadParameter(f"must be NAME=DIR, each name once; got {each!r}.")
         found[name] = Path(folder)
-    return found or {name: shared_folder() / name for name in CORPORA}
+    return found or {name: shared_folder() / "data" / "tagging" / name for name in CORPORA}
 
 
 def present(folders: dict[str, Path]) -> list[Corpus]:
@@ -417,7 +386,7 @@ def possible(ways: list[str], setting: Setting) -> list[str]:
 @click.option("--vectors", type=Path, help=f"Word vectors for {WNUT}.  [default: the shared {GLOVE}]")
 @click.option("--peers", help="The Python that has spaCy or Flair.")
 @click.option("--seeds", default="0,1,2", show_default=True, callback=numbers, help="Seeds of weights and order.")
-@click.option("--only", default=",".join(WAYS), show_default=True, callback=known_ways, help="Which ways to run.")
+@click.option("--only", default=",".join(WAYS), show_default=True, callback=some_of(WAYS), help="Which ways to run.")
 @click.option("--epochs", type=click.IntRange(1), help="Of all systems, to try the benchmark; writes no results.")
 @click.option("--results", type=Path, default=HERE / "RESULTS.md", help="Where the table goes.")
 @click.option("--work", type=Path, default=HERE.parent / "build" / "tagging-benchmark", help="Intermediate files.")
@@ -439,26 +408,12 @@ def main(
     ledger = Ledger(work / "measurements.jsonl")
     failures = 0
     if not report_only:
-        vectors = (vectors or shared_folder() / GLOVE).resolve()
+        vectors = (vectors or shared_folder() / "data" / "tagging" / GLOVE).resolve()
         setting = Setting(work, vectors, peers, peer_versions(peers), epochs)
-        failures = measure_all(present(data), seeds, possible(only, setting), setting, ledger)
-    finish(ledger, results, failures=failures, epochs=epochs)
-
-
-def finish(ledger: Ledger, results: Path, *, failures: int, epochs: int | None) -> None:
-    """Show the table, and write it where all went well and it is of whole runs."""
-    rows = ledger.rows()
-    if not rows:
-        raise click.ClickException(f"nothing is measured in {ledger.path.parent}.")
-    text = report(rows)
-    click.echo(text)
-    if failures:
-        raise click.ClickException(f"{failures} failed, so {results} is left as it is; start again to go on.")
-    if epochs:
-        click.echo(f"--epochs: {results} is left as it is")
-        return
-    write_section(results, "tagging", text)
-    click.echo(f"wrote {results}")
+        wanted = parts(present(data), seeds, possible(only, setting), setting)
+        failures = measure_missing(wanted, ledger, done=done, shown=shown)
+    trial = "--epochs" if epochs else None
+    finish(ledger.rows(), ledger, results, section="tagging", report=report, failures=failures, trial=trial)
 
 
 if __name__ == "__main__":

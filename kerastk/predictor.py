@@ -59,7 +59,7 @@ class Predictor:
     batch_size = 32
 
     def __init__(self, run: Run, *, calibrated: bool = True, last: bool = False):
-        from kerastk.tasks.finetune import labels_of, load_model
+        from kerastk.tasks.photo_model import labels_of, load_model
 
         labels = labels_of(run)
         self._temperature = None if calibrated else _temperature(run, labels["head"], "last" if last else "best")

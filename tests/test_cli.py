@@ -12,6 +12,7 @@ from PIL import Image
 from kerastk.cli import commands, main
 from kerastk.datasets.images import decode
 from kerastk.errors import GateError, KerastkError, RecipeError, RunError
+from kerastk.run import Run
 
 
 def invoke(*arguments):
@@ -25,10 +26,8 @@ def refused(*arguments, kind=KerastkError):
 
 
 def process(*arguments, **environment):
-    code = "from kerastk.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=os.environ | environment
-    )
+    command = [sys.executable, "-m", "kerastk", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd):
@@ -134,7 +133,8 @@ def test_the_three_lines_of_the_readme(digits, tmp_path):
         "recipe.toml", "environment.json", "data.json", "log.csv", "events", "model.keras", "labels.json",
         "metrics.json", "mistakes.json", "predictions.csv", "report.html",
     }  # fmt: skip
-    assert json.loads((run / "environment.json").read_text())["command"].endswith(f"--runs {runs}")
+    command = " ".join(map(str, ["kerastk", "finetune", digits, *options]))
+    assert json.loads((run / "environment.json").read_text())["command"] == command
 
     done = process("predict", run, digits / "0", "--out", tmp_path / "answers.csv", "--top", 3)
     assert done.returncode == 0, done.stderr
@@ -248,3 +248,38 @@ def test_report_and_runs_know_a_finished_run(small_run, tmp_path):
     (listed,) = json.loads(invoke("runs", small_run.path.parent, "--json").output)
     found = (listed["state"], listed["measure"], listed["score"], listed["network"])
     assert found == ("complete", "accuracy", accuracy, "mobilenet_0.25")
+
+
+def test_an_f1_of_tags_without_spans_is_refused_before_anything_is_trained(small_run, digits, tmp_path, monkeypatch):
+    for module in ("learning", "answering"):
+        monkeypatch.setattr(f"kerastk.cli.{module}.start_backend", lambda: pytest.fail("the backend was started"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plain.conll").write_text("".join(f"dog{number}\tNOUN\nruns\tVERB\n\n" for number in range(20)))
+    said = refused("tag", "plain.conll", "--assert-f1", 0.9, kind=RecipeError)
+    assert said == "--assert-f1 counts spans, and the tags of plain.conll are plain; use --assert-accuracy."
+    assert os.listdir(tmp_path) == ["plain.conll"]
+    plain = Run.create(tmp_path, "plain")
+    plain.write_environment({})
+    plain.write_labels(["NOUN", "VERB"], {"task": "tag", "scheme": "plain"})
+    expected = f"--assert-f1 counts spans, and the tags of {plain.path} are plain; use --assert-accuracy."
+    assert refused("resume", plain.path, "--assert-f1", 0.9, kind=RecipeError) == expected
+    said = refused("evaluate", small_run.path, digits, "--assert-f1", 0.9, kind=RecipeError)
+    assert said == f"--assert-f1 counts spans, and {small_run.path} is no tagger; use --assert-accuracy."
+
+
+def test_dry_run_of_a_tagger_prints_recipe_split_and_phase_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("tag", "kerastk:names", "--width", 24, "--epochs", 3, "--dry-run")
+    assert result.exit_code == 0
+    # What is printed of the recipe is a recipe.
+    text = result.output.partition("\n\n")[0]
+    (tmp_path / "again.toml").write_text(text)
+    again = invoke("train", "again.toml", "--dry-run").output
+    # All but why it computes in float32: now it was asked for.
+    assert again.splitlines()[:-1] == result.output.splitlines()[:-1]
+    assert 'name = "names-lstm-crf-1"' in text
+    assert "PER     215   26    28" in result.output
+    assert "all     633   90    84" in result.output
+    assert "one layer of 24, crf; " in result.output
+    assert "phase    train: everything, " in result.output
+    assert os.listdir(tmp_path) == ["again.toml"]

@@ -188,7 +188,7 @@ def test_names_that_are_no_utf8_are_written_and_photos_beside_classes_have_no_la
 
 
 def test_a_wrong_ending_is_refused_before_anything_is_loaded(monkeypatch, tmp_path):
-    monkeypatch.setattr("kerastk.cli.start_backend", lambda: pytest.fail("the backend was started"))
+    monkeypatch.setattr("kerastk.cli.answering.start_backend", lambda: pytest.fail("the backend was started"))
     result = CliRunner().invoke(commands, ["embed", "nowhere", "--out", str(tmp_path / "vectors.csv")])
     assert isinstance(result.exception, RecipeError)
     assert str(result.exception).startswith("--out must end in .parquet, .npz; got ")

@@ -3,11 +3,19 @@ import sys
 
 import pytest
 
+from kerastk.cli import commands
+
 HEAVY = ("keras", "tensorflow", "jax", "torch", "sklearn", "matplotlib", "numpy", "PIL", "grain", "rich")
-COMMANDS = [[], ["finetune"], ["train"], ["train", "digits"], ["predict"], ["evaluate"], ["check"], ["embed"],
-            ["report"], ["runs"],
-            ["cache"], ["cache", "info"], ["cache", "clear"], ["bases"], ["recipes"], ["weights"], ["weights", "fetch"],
-            ["demo"]]  # fmt: skip
+
+
+def paths(command, *above):
+    """The words of a command and of all below it."""
+    yield list(above)
+    for name, each in getattr(command, "commands", {}).items():
+        yield from paths(each, *above, name)
+
+
+COMMANDS = [*paths(commands), ["train", "digits"]]
 
 
 def loaded_by(code):

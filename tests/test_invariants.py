@@ -136,8 +136,7 @@ def test_invariant_6_copies_never_stand_on_two_sides_and_test_is_read_once(digit
 )
 def test_invariant_7_what_would_not_be_used_is_refused_before_anything_is_loaded(arguments):
     # The data is not even looked for: it does not exist.
-    code = "from kerastk.cli import main; main()"
-    command = [sys.executable, "-c", code, "finetune", "nowhere", *arguments]
+    command = [sys.executable, "-m", "kerastk", "finetune", "nowhere", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "nowhere" not in done.stderr

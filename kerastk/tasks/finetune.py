@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -10,35 +10,27 @@ import numpy as np
 
 from kerastk.datasets.photos import PhotoData, open_photos
 from kerastk.datasets.source import Source, open_source
-from kerastk.errors import RecipeError, RunError, WeightsError
+from kerastk.errors import RecipeError, WeightsError
 from kerastk.evaluation.metrics import classification
-from kerastk.networks import saved
 from kerastk.networks.bases import BASES, find
-from kerastk.networks.classifier import classifier, has_head, with_new_head
+from kerastk.networks.classifier import classifier, with_new_head
 from kerastk.networks.cuts import cut_for, features, named_stages, stages
-from kerastk.notation import schedule_numbers, size_bytes, split_fractions
-from kerastk.recipe import CACHE_SIZE, DROPOUT, MAX_BAD, SPLIT, Finetune
+from kerastk.notation import schedule_numbers, split_fractions
+from kerastk.recipe import DROPOUT, MAX_BAD, SPLIT, Finetune
 from kerastk.run import Run
-from kerastk.tasks import photos
+from kerastk.tasks import frozen, photo_model, photos
+from kerastk.tasks.photo_model import labels_of, load_model
 from kerastk.training import probe, results
-from kerastk.training.cache import Activations, CacheError, Choice, choose
 from kerastk.training.callbacks import ClassValidation
 from kerastk.training.losses import class_weights, loss
 from kerastk.training.phases import Phase, Probe, prepare
-from kerastk.training.store import folder_of
 
 # What TensorBoard's table of runs has beside their figures.
 COLUMNS, COMPARED = results.COLUMNS, ("base", "batch_size", "epochs", "learning_rate", "unfreeze")
 epoch_columns, open_board, conclude = photos.epoch_columns, photos.open_board, photos.conclude
+cached, activations, identity, contract = frozen.cached, frozen.activations, frozen.identity, photo_model.contract
 
 DEFAULT_BASE = "mobilenet_v2"
-MAX_CLASSES = 100_000
-# What the numbers beside the labels are.
-SCORES = {
-    "dense": "probabilities",
-    "svm": "softmax of decision values: their order means something, they are no probabilities",
-    "knn": "shares of the nearest neighbours' votes",
-}
 
 
 def settle(recipe: Finetune) -> Finetune:
@@ -148,32 +140,6 @@ def build(recipe: Finetune, classes: list[str], *, random: bool = False) -> kera
     return model
 
 
-def load_model(run: Run, *, last: bool = False) -> keras.Model:
-    """The best model of a run folder, or the last, which may come from anybody; see `networks.saved`.
-
-    Raises:
-        RunError: the run is no classifier of photos, its model is not the one that labels.json describes, or the last
-            one was not kept.
-        WeightsError: the file is missing or damaged, or is no model of `networks`.
-    """
-    labels, path = labels_of(run), run.kept(last)
-    model = saved.load(path)
-    if not _fits(model, labels):
-        raise RunError(f"{path} and {run.labels_json} do not belong together.")
-    return model
-
-
-def _fits(model: keras.Model, labels: dict[str, Any]) -> bool:
-    size, classes = labels["image_size"], len(labels["classes"])
-    shapes = [tuple(each.shape) for each in (*model.inputs, *model.outputs)]
-    if labels["head"] == "knn":
-        return len(shapes) == 2 and shapes[0] == (None, size, size, 3) and len(shapes[1]) == 2
-    heads = [layer for layer in model.layers if layer.name == "head"]
-    if shapes != [(None, size, size, 3), (None, classes)] or not heads or not has_head(model):
-        return False
-    return [tuple(each.shape) for each in heads[0].weights] == [(features(model).shape[-1], classes), (classes,)]
-
-
 def resolve(recipe: Finetune, model: keras.Model, data: PhotoData, **found: Any) -> Finetune:
     """The recipe with every automatic value filled in; checks that the base has the stages that are asked for.
 
@@ -253,70 +219,6 @@ def notes(recipe: Finetune, resolved: Finetune, model: keras.Model, data: PhotoD
     return []
 
 
-def cached(
-    recipe: Finetune, model: keras.Model, data: PhotoData, phases: Sequence[Phase | Probe]
-) -> tuple[Finetune, dict[str, Choice]]:
-    """Where each trained phase keeps what its frozen part makes of the photos; the recipe with what is used of it.
-
-    Raises:
-        CacheError: a folder was named for it, and it cannot be kept there.
-    """
-    if recipe.weights == "none":
-        return recipe, {}
-    choices = {phase.name: _choice(recipe, model, data, phase) for phase in phases if isinstance(phase, Phase)}
-    return _with_cache(recipe, list(choices.values())), choices
-
-
-def activations(recipe: Finetune, model: keras.Model) -> Activations:
-    """What keeps the frozen part's values: in the cache's folder, or in memory for this run."""
-    limit = size_bytes(recipe.cache_size or CACHE_SIZE)
-    return Activations(model, identity(recipe), folder_of(recipe.cache), limit=limit)
-
-
-def _choice(recipe: Finetune, model: keras.Model, data: PhotoData, phase: Phase) -> Choice:
-    """Where a phase's activations are kept.
-
-    Raises:
-        CacheError: a folder was named for them, and they cannot be kept there.
-    """
-    if recipe.cache == "off":
-        return Choice(None, reason="as asked")
-    if phase.blends:
-        return Choice(None, reason="the photos of a batch are mixed anew each time (mixup, cutmix)")
-    dtype = recipe.cache_dtype or ("bfloat16" if recipe.precision == "bfloat16" else "float16")
-    choice = choose(
-        model, phase.unfreeze, photos=(len(data.train.photos), len(data.val.photos)), views=recipe.views,
-        epochs=phase.epochs, policy=data.train.policy, dtype=dtype, limit=size_bytes(recipe.cache_size or CACHE_SIZE),
-        folder=folder_of(recipe.cache),
-    )  # fmt: skip
-    if choice.point is None and recipe.cache != "auto":
-        raise CacheError(f"nothing can be kept in --cache {recipe.cache}: {choice.reason}; use --cache auto or off.")
-    return choice
-
-
-def _with_cache(recipe: Finetune, choices: Sequence[Choice]) -> Finetune:
-    """The recipe with what is used of the cache filled in, and the rest left out."""
-    if recipe.cache == "off":
-        return recipe
-    kept = [choice for choice in choices if choice.point is not None]
-    return dataclasses.replace(
-        recipe,
-        cache_size=recipe.cache_size or CACHE_SIZE,
-        cache_dtype=kept[0].point.dtype if kept else None,
-        views=max((choice.views for choice in kept), default=None),
-    )
-
-
-def identity(recipe: Finetune) -> dict[str, Any]:
-    """What the activations of a resolved recipe depend on, beside photos, views and weights."""
-    return {
-        "base": recipe.base,
-        "image_size": recipe.image_size,
-        "resize": recipe.resize,
-        "precision": recipe.precision,
-    }
-
-
 def validation(recipe: Finetune, model: keras.Model, data: PhotoData) -> ClassValidation:
     """What judges the model after each epoch."""
     return ClassValidation(balanced=recipe.balance != "none")
@@ -351,42 +253,8 @@ def measure(truth: np.ndarray, scores: np.ndarray, classes: list[str]) -> dict[s
     return classification(truth, scores, classes)
 
 
-def contract(recipe: Finetune, data: PhotoData) -> dict[str, Any]:
-    """What a predictor must know to feed the model and to read its answers; goes into labels.json."""
-    return {
-        "task": recipe.task,
-        "base": recipe.base,
-        "head": recipe.head,
-        "scores": SCORES[recipe.head],
-        "image_size": recipe.image_size,
-        "resize": recipe.resize,
-        "colour": "RGB",
-        "dtype": "uint8",
-    }
-
-
 def keep(run: Run, data: PhotoData) -> None:
     """Write what only this task's runs have: nothing."""
-
-
-def labels_of(run: Run) -> dict[str, Any]:
-    """What `contract` wrote, and `classes`, from labels.json; of the right types and within their ranges.
-
-    Raises:
-        RunError: labels.json says something else.
-    """
-    labels = run.labels
-    classes = labels.get("classes")
-    fields = {name: labels.get(name) for name in ("base", "image_size", "resize", "head")}
-    good = labels.get("task") == "finetune" and None not in fields.values() and isinstance(classes, list)
-    good = good and 0 < len(classes) <= MAX_CLASSES and all(isinstance(each, str) for each in classes)
-    try:
-        Finetune(**fields)
-    except RecipeError:
-        good = False
-    if not good:
-        raise RunError(f"{run.labels_json} does not describe a classifier of photos.")
-    return labels
 
 
 def _earlier_run(recipe: Finetune) -> Run | None:

@@ -1,6 +1,5 @@
 """The one trainer: a recipe in, a run folder out; or a run folder in, gone on with."""
 
-import contextlib
 import dataclasses
 import os
 import platform
@@ -9,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import keras
 
 from kerastk import tasks
 from kerastk.errors import DataError, KerastkError, RecipeError, RunError, Stopped
-from kerastk.evaluation import report
 from kerastk.notation import PLATEAU_PATIENCE, profile_steps, schedule_numbers, seconds
 from kerastk.recipe import Recipe, dump
 from kerastk.run import Run
@@ -26,15 +24,15 @@ from kerastk.training import resuming
 from kerastk.training.callbacks import Averaged, Best, Deadline, EpochRows, Guard, Last, Plateau
 from kerastk.training.checkpoint import Checkpoints
 from kerastk.training.device import set_precision
+from kerastk.training.finishing import finish, report
 from kerastk.training.fitting import Fitting
 from kerastk.training.gradients import GradientNorms
 from kerastk.training.graph import graph_of
-from kerastk.training.keeper import Keeper, check_state
+from kerastk.training.keeper import Keeper
 from kerastk.training.lr_find import RangeTest
-from kerastk.training.phases import release
 from kerastk.training.plan import Plan, plan
 from kerastk.training.profiling import Profile
-from kerastk.training.signals import Ended, Signals, dispensable
+from kerastk.training.signals import Ended, Signals
 from kerastk.training.tensorboard import Events, Writer, cut
 
 OPTIMISATION = (
@@ -167,7 +165,7 @@ def _begin(
         run.write_labels(settled.data.classes, task.contract(resolved, settled.data))
         task.keep(run, settled.data)
         run.write_environment({**_environment(settled), "given": resuming.given(recipe)})
-        with _mendable(run):
+        with resuming.mendable(run):
             return _execute(dataclasses.replace(settled, recipe=resolved), run, callbacks, screen, found=found)
 
 
@@ -176,41 +174,22 @@ def _go_on(
     data_may_change: bool = False, versions_may_change: bool = False,
 ) -> Run:  # fmt: skip
     """See `resume`."""
-    with run.lock(), _mendable(run):
+    with run.lock(), resuming.mendable(run):
         if run.complete:
             if not run.report_html.exists():
-                _report(run, None, screen)
+                report(run, None, screen)
             screen.complete(run)
             shutil.rmtree(run.checkpoint)
             return run
-        changed = resuming.changed_versions(run.environment)
-        if changed and not versions_may_change:
-            raise RunError(f"{run.path} was trained with other versions: {'; '.join(changed)}. Install those again, or "
-                           "allow it with --allow-version-change.")  # fmt: skip
-        recipe = dataclasses.replace(run.recipe, name=run.path.name, runs=str(run.path.parent))
-        if data is not None:
-            recipe = dataclasses.replace(recipe, data=os.fspath(data) if isinstance(data, str | os.PathLike) else None)
-        elif recipe.data is None:
-            raise RunError(
-                f"the data of {run.path} was given in Python; resume it with kerastk.resume(path, data=...)."
-            )
+        if not versions_may_change:
+            resuming.refuse_versions(run)
+        recipe = resuming.recipe_of(run, data)
         settled = plan(recipe, data=data if recipe.data is None else None, screen=screen, run=run)
-        changes = settled.data.manifest.changes(run.data)
+        changes = resuming.changes(run, settled, allowed=data_may_change)
         if changes:
-            same_classes = settled.data.classes == run.data["classes"]
-            if not same_classes or not data_may_change:
-                hint = " `kerastk resume --allow-data-change` goes on with what is there now." if same_classes else ""
-                raise RunError(f"the data of {run.path} has changed: {'; '.join(changes)}.{hint}")
             screen.warn(f"the data has changed: {'; '.join(changes)}.")
             run.write_data(settled.data.manifest.to_json())
-        state, damaged = Checkpoints(run.checkpoint).load()
-        for line in damaged:
-            screen.warn(f"{line}; going on from the one before.")
-        if state is not None:
-            check_state(state)
-            if state["data"] != settled.data.manifest.sha256:
-                # Batches are others now: the epoch begins anew.
-                state["step"] = 0
+        state = resuming.last_state(run, settled, screen.warn)
         _warn_of_stateless(callbacks, screen)
         begun, now = run.environment, _environment(settled)
         resumed = {key: now[key] for key in ("versions", "command", "started")}
@@ -220,27 +199,13 @@ def _go_on(
             return _execute(settled, run, callbacks, screen, state)
 
 
-@contextlib.contextmanager
-def _mendable(run: Run) -> Iterator[None]:
-    """What the disk or the rights do not allow is said in one line, and how to go on."""
-    try:
-        yield
-    except OSError as error:
-        where = str(error.filename or run.path)
-        raise RunError(f"{error.strerror}: {where!r}; when that is mended, {_going_on(run)} goes on.") from None
-
-
-def _going_on(run: Run) -> str:
-    return f"`kerastk resume {shlex.quote(str(run.path))}`"
-
-
 def _execute(
     plan: Plan, run: Run, callbacks: Sequence[keras.callbacks.Callback], screen: Screen,
     state: dict[str, Any] | None = None, found: Callable[[Run, RangeTest], None] | None = None,
 ) -> Run:  # fmt: skip
     """Train, measure, write; from a checkpoint's `state`, if there is one. The run's lock is held."""
     recipe, data, model = plan.recipe, plan.data, plan.model
-    go_on = _going_on(run)
+    go_on = resuming.command(run)
     screen.started(run, state)
     _forget(run, state)
     writer = Writer(run.events)
@@ -310,7 +275,7 @@ def _execute(
             )
             set_precision(model, recipe.precision)
             fitting.run(plan.phases)
-            metrics = _finish(plan, fitting, run, events, screen)
+            metrics = finish(plan, fitting, run, events, screen)
         screen.finished(run, metrics)
     except Ended:
         # It came while the model was being judged and written.
@@ -354,52 +319,6 @@ def _forget(run: Run, state: dict[str, Any] | None) -> None:
             run.write_log(kept["EpochRows"]["rows"])
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"the checkpoint of {run.path} does not fit: {type(error).__name__} {error}.") from None
-
-
-def _finish(plan: Plan, fitting: Fitting, run: Run, events: Events, screen: Screen) -> dict[str, Any]:
-    """Write the best model, its answers, the report and the figures, these last: with them the run is complete."""
-    set_precision(plan.model, "float32")
-    release(plan.model)
-    # Not an index: a phase that stopped early leaves a gap in the numbers.
-    rows = {row["epoch"]: row for row in fitting.rows.rows}
-    ended = {} if fitting.ended is None else {"ended": str(fitting.ended) or "by Ctrl-C"}
-    kept = {"best": _described(fitting.best, rows, fitting)}
-    if fitting.last is not None:
-        kept["last"] = _described(fitting.last, rows, fitting)
-        fitting.last.restore()
-        run.write_last(plan.model)
-        fitting.best.restore()
-    judged = tasks.of(plan.recipe).conclude(plan, fitting, run, events, screen)
-    metrics = {"format": 1, **ended, **kept, **judged}
-    splits = [split for split in (plan.data.train, plan.data.val, plan.data.test) if split is not None]
-    metrics["seconds"] = {
-        "looking": plan.looking_seconds,
-        "training": fitting.seconds,
-        "all": fitting.rows.spent,
-        "decoding": sum(split.decoding for split in splits),
-    }
-    _report(run, metrics, screen)
-    run.write_metrics(metrics)
-    shutil.rmtree(run.checkpoint)
-    return metrics
-
-
-def _report(run: Run, metrics: dict[str, Any] | None, screen: Screen) -> None:
-    """Write report.html; `metrics` where metrics.json is not written yet.
-
-    It comes before metrics.json, so that no complete run is without one: where the disk is full the run is not
-    complete, and a resume does both.
-    """
-    with dispensable(screen.warn, f"no report; `kerastk report {shlex.quote(str(run.path))}` tries again"):
-        run.write_report(report.page(run, metrics))
-
-
-def _described(kept: Best | Last, rows: dict[int, dict[str, Any]], fitting: Fitting) -> dict[str, Any]:
-    """A kept model as metrics.json tells of it."""
-    row = rows[kept.epoch]
-    return {
-        **{key: row[key] for key in ("epoch", "phase", fitting.validation.monitor)}, "temperature": kept.temperature
-    }  # fmt: skip
 
 
 def _warn_of_stateless(callbacks: Sequence[keras.callbacks.Callback], screen: Screen) -> None:

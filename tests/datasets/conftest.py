@@ -8,6 +8,7 @@ from PIL import Image
 
 from kerastk.datasets.check import Look, Photo
 from kerastk.datasets.source import Source
+from kerastk.errors import DataError
 
 
 @pytest.fixture(scope="session")
@@ -94,3 +95,18 @@ def looked(sha):
         return Look(Source("made", [], [], None, classes), photos, list(findings))
 
     return make
+
+
+@pytest.fixture
+def refused(opened, tmp_path):
+    """The line with which a module's `opened` refuses a file, from the file's name on."""
+
+    def call(*args, **options):
+        with pytest.raises(DataError) as caught:
+            opened(*args, **options)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert len(message) < 400
+        return message.replace(f"{tmp_path}/", "")
+
+    return call

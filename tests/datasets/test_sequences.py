@@ -37,21 +37,6 @@ def opened(tmp_path):
     return call
 
 
-@pytest.fixture
-def refused(opened, tmp_path):
-    """The line with which a file is refused, from the file's name on."""
-
-    def call(content, name="x.conll", **options):
-        with pytest.raises(DataError) as caught:
-            opened(content, name, **options)
-        message = str(caught.value)
-        assert "\n" not in message
-        assert len(message) < 400
-        return message.replace(f"{tmp_path}/", "")
-
-    return call
-
-
 def rows(found):
     return [list(zip(each.tokens, each.tags, strict=True)) for each in found.sentences]
 

@@ -20,19 +20,6 @@ def opened(tmp_path):
     return call
 
 
-@pytest.fixture
-def refused(opened, tmp_path):
-    def call(*rows):
-        with pytest.raises(DataError) as caught:
-            opened(*rows)
-        message = str(caught.value)
-        assert "\n" not in message
-        assert len(message) < 400
-        return message.replace(f"{tmp_path}/", "")
-
-    return call
-
-
 def shown(sentence):
     """What is marked in a sentence, as the text has it."""
     return [

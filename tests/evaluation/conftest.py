@@ -17,6 +17,8 @@ from kerastk.evaluation.spans import surfaces, tagging
 from kerastk.recipe import Finetune, Tag
 from kerastk.run import Run
 
+pytest.register_assert_rewrite("tests.evaluation.pages")
+
 
 def noise(random, size=192):
     """A picture that no codec makes small, as it stands in mistakes.json."""

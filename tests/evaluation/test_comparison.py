@@ -6,7 +6,7 @@ from kerastk.cli import commands
 from kerastk.errors import RunError
 from kerastk.evaluation import comparison, pairs
 from kerastk.evaluation.report import about
-from tests.evaluation.test_report import loads_nothing, words
+from tests.evaluation.pages import loads_nothing, words
 
 CLASSES = ["a", "b", "<script>"]
 
@@ -38,12 +38,17 @@ def test_pairs_are_compared_on_the_photos_that_both_tested(runs):
     assert [found[number, 3].chance for number in range(3)] == [None] * 3
 
 
-def test_the_page_says_what_differs_and_whether_it_is_chance(runs, tmp_path):
-    out = tmp_path / "beside.html"
+def beside(runs, folder):
+    """The page that compares the runs."""
+    out = folder / "beside.html"
     done = CliRunner().invoke(commands, ["report", *(str(run.path) for run in runs), "--out", str(out)])
     assert done.output == f"{out}\n"
-    page = out.read_text()
-    assert loads_nothing(page)
+    assert loads_nothing(out.read_text())
+    return out.read_text()
+
+
+def test_the_page_says_what_differs_and_whether_it_is_chance(runs, tmp_path):
+    page = beside(runs, tmp_path)
     said = words(page)
     assert "better has the highest accuracy" in said
     assert "more than chance against first, again. With elsewhere it shares no test photo." in said
@@ -72,11 +77,7 @@ def test_taggers_are_compared_on_the_sentences_that_both_tested(taggers, tmp_pat
     assert pair.chance < 0.01
     assert (found[0, 2].difference, found[0, 2].chance) == (0, 1.0)
     assert [found[number, 3].chance for number in range(3)] == [None] * 3
-    out = tmp_path / "beside.html"
-    done = CliRunner().invoke(commands, ["report", *(str(run.path) for run in taggers), "--out", str(out)])
-    assert done.output == f"{out}\n"
-    page = out.read_text()
-    assert loads_nothing(page)
+    page = beside(taggers, tmp_path)
     said = words(page)
     assert f"better has the highest F1, {100 * f1[1]:.1f} %." in said
     assert "On the same test sentences, that is more than chance against first, again." in said

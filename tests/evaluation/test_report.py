@@ -1,15 +1,8 @@
 import base64
-import json
-import shutil
-import subprocess
-import sys
-from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
 import kerastk
 from kerastk.cli import commands
@@ -17,57 +10,16 @@ from kerastk.datasets.files import Finding
 from kerastk.datasets.images import to_webp
 from kerastk.errors import RunError
 from kerastk.evaluation import report
-
-BUILD = Path(__file__).parents[2] / "build"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-HOSTILE = [
-    "<script>alert(1)</script>",
-    '"><img src="http://evil.example/x">',
-    "a' onload='alert(1)",
-    "x" * 400,
-    "é\u202e☃",
-]
-
-
-class Elements(HTMLParser):
-    """The elements of a page with their attributes, and its text."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.found, self.text = [], ""
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-        self.text += " " * (tag in ("td", "th"))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def named(self, tag):
-        return [attributes for name, attributes in self.found if name == tag]
-
-
-def loads_nothing(page):
-    """Whether the page is whole by itself, and holds no script."""
-    elements = Elements(page)
-    for tag, attributes in elements.found:
-        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form"), tag
-        assert not [name for name in attributes if name.startswith("on")], attributes
-        assert "url(" not in attributes.get("style", "")
-        for name in ("src", "srcset", "background", "poster", "xlink:href"):
-            assert attributes.get(name, "data:").startswith("data:"), attributes
-        # A link is followed by a click alone.
-        assert tag == "a" or "href" not in attributes
-    assert "url(" not in page.partition("</style>")[0]
-    assert "@import" not in page
-    policy = [each["content"] for each in elements.named("meta") if "content-security-policy" in str(each).lower()]
-    assert policy[0].startswith("default-src 'none'")
-    return True
-
-
-def words(page):
-    return " ".join(Elements(page).text.replace("\u202f", " ").split())
+from tests.evaluation.pages import (
+    HOSTILE,
+    Elements,
+    fits_a_phone,
+    is_made_again,
+    loads_nothing,
+    looks_right,
+    spoil,
+    words,
+)
 
 
 def test_a_run_ends_with_its_report(small_run):
@@ -89,15 +41,7 @@ def test_a_run_ends_with_its_report(small_run):
 
 
 def test_the_report_is_made_again_from_the_run_folder_alone_and_is_the_same(small_run, tmp_path):
-    folder = tmp_path / small_run.path.name
-    shutil.copytree(small_run.path, folder, ignore=shutil.ignore_patterns("events", "model.keras", "report.html"))
-    code = "import sys; from kerastk.cli import main; main()"
-    code = f"import sys\nsys.argv = ['kerastk', 'report', {str(folder)!r}]\nfrom kerastk.cli import main\nmain()\n"
-    code += "print([name for name in ('keras', 'tensorflow', 'sklearn') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.splitlines() == [str(folder / "report.html"), "[]"], done.stderr
-    again = (folder / "report.html").read_text().replace(str(folder), str(small_run.path))
-    assert again == small_run.report_html.read_text()
+    is_made_again(small_run, tmp_path)
 
 
 def test_the_probe_is_what_fine_tuning_is_compared_with(pretrained_run):
@@ -176,12 +120,6 @@ def test_an_interrupted_run_has_no_report_yet(make_run):
         report.page(run)
 
 
-def spoil(run, name, change):
-    content = json.loads((run.path / name).read_text())
-    change(content)
-    (run.path / name).write_text(json.dumps(content))
-
-
 def picture(size):
     return base64.b64encode(to_webp(np.zeros((size, size, 3), np.uint8))).decode()
 
@@ -236,37 +174,8 @@ def test_a_fault_of_the_report_costs_no_run_and_is_not_silent(digits, tmp_path, 
     assert run.report_html.read_bytes() == made
 
 
-def chromium(*arguments):
-    done = subprocess.run(
-        [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *map(str, arguments)],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to take a picture with")
 def test_the_page_in_a_browser(small_run, make_run, tmp_path):
-    BUILD.mkdir(exist_ok=True)
-    taken = {}
-    for name, more in (("light", []), ("dark", ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"])):
-        path = BUILD / f"report-{name}.png"
-        path.unlink(missing_ok=True)
-        chromium(f"--screenshot={path}", "--window-size=1100,3000", *more, small_run.report_html.as_uri())
-        taken[name] = np.asarray(Image.open(path).convert("RGB")).astype(int)
-    # Paper around the text, and a page that is not empty.
-    assert (taken["light"][3, 3] == 255).all()
-    assert taken["dark"][3, 3].max() < 50
-    assert all(len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200 for pixels in taken.values())
-    # On a phone nothing stands out to the right, whatever the names are.
+    looks_right(small_run, "report", height=3000)
     many = make_run(classes=[*HOSTILE, *(f"class {number}" for number in range(60))], photos=900)
     many.write_report(report.page(many))
-    for run in (small_run, many):
-        frame = tmp_path / "frame.html"
-        frame.write_text(
-            f'<iframe src="{run.report_html.as_uri()}" width="390" height="800" onload="document.title = '
-            'this.contentDocument.documentElement.scrollWidth"></iframe>'
-        )
-        page = chromium("--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom", frame.as_uri())
-        width = int(page.partition("<title>")[2].partition("<")[0])
-        assert 300 < width <= 390
+    fits_a_phone(tmp_path, small_run, many)

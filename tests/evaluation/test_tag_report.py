@@ -1,18 +1,22 @@
 import json
-import shutil
-import subprocess
-import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from kerastk.datasets.files import Finding
 from kerastk.errors import RunError
 from kerastk.evaluation import report
 from kerastk.evaluation.marked import marked
 from kerastk.evaluation.tag_reading import Answered
-from tests.evaluation.test_report import BUILD, CHROMIUM, HOSTILE, Elements, chromium, loads_nothing, spoil, words
+from tests.evaluation.pages import (
+    HOSTILE,
+    Elements,
+    fits_a_phone,
+    is_made_again,
+    loads_nothing,
+    looks_right,
+    spoil,
+    words,
+)
 
 
 def test_a_run_of_a_tagger_ends_with_its_report(tagger_run):
@@ -37,14 +41,7 @@ def test_a_run_of_a_tagger_ends_with_its_report(tagger_run):
 
 
 def test_the_report_is_made_again_from_the_run_folder_alone_and_is_the_same(tagger_run, tmp_path):
-    folder = tmp_path / tagger_run.path.name
-    shutil.copytree(tagger_run.path, folder, ignore=shutil.ignore_patterns("events", "model.keras", "report.html"))
-    code = f"import sys\nsys.argv = ['kerastk', 'report', {str(folder)!r}]\nfrom kerastk.cli import main\nmain()\n"
-    code += "print([name for name in ('keras', 'tensorflow', 'sklearn') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.splitlines() == [str(folder / "report.html"), "[]"], done.stderr
-    again = (folder / "report.html").read_text().replace(str(folder), str(tagger_run.path))
-    assert again == tagger_run.report_html.read_text()
+    is_made_again(tagger_run, tmp_path)
 
 
 def test_every_kind_of_error_is_marked_above_and_below_the_words_and_told_in_words():
@@ -231,28 +228,8 @@ def test_the_vocabulary_of_another_run_does_not_belong_to_this_one(make_tagger_r
         report.page(run)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to take a picture with")
 def test_the_page_in_a_browser(tagger_run, make_tagger_run, tmp_path):
-    BUILD.mkdir(exist_ok=True)
-    taken = {}
-    for name, more in (("light", []), ("dark", ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"])):
-        path = BUILD / f"tag-report-{name}.png"
-        path.unlink(missing_ok=True)
-        chromium(f"--screenshot={path}", "--window-size=1100,6000", *more, tagger_run.report_html.as_uri())
-        taken[name] = np.asarray(Image.open(path).convert("RGB")).astype(int)
-    assert (taken["light"][3, 3] == 255).all()
-    assert taken["dark"][3, 3].max() < 50
-    assert all(len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200 for pixels in taken.values())
-    # On a phone nothing stands out to the right, whatever the types and words are.
+    looks_right(tagger_run, "tag-report", height=6000)
     many = make_tagger_run(types=[*HOSTILE, *(f"type {number}" for number in range(40))], words=HOSTILE, right=0.3)
     many.write_report(report.page(many))
-    for run in (tagger_run, many):
-        frame = tmp_path / "frame.html"
-        frame.write_text(
-            f'<iframe src="{run.report_html.as_uri()}" width="390" height="800" onload="document.title = '
-            'this.contentDocument.documentElement.scrollWidth"></iframe>'
-        )
-        page = chromium("--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom", frame.as_uri())
-        width = int(page.partition("<title>")[2].partition("<")[0])
-        assert 300 < width <= 390
-    BUILD.joinpath("tag-report-hostile.html").write_text(many.report_html.read_text())
+    fits_a_phone(tmp_path, tagger_run, many)

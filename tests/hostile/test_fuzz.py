@@ -36,7 +36,7 @@ from kerastk.evaluation.neighbours import Neighbours
 from kerastk.networks import saved
 from kerastk.recipe import Finetune, construct, dump, load, parse
 from kerastk.run import Run
-from kerastk.tasks.finetune import labels_of
+from kerastk.tasks.photo_model import labels_of
 from kerastk.training.checkpoint import Checkpoints
 from tests.hostile.test_archives import header as tar_header
 

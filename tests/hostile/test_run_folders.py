@@ -19,7 +19,7 @@ from kerastk.evaluation.evaluate import evaluate
 from kerastk.evaluation.neighbours import Neighbours
 from kerastk.networks.classifier import features_model
 from kerastk.run import Run
-from kerastk.tasks.finetune import labels_of
+from kerastk.tasks.photo_model import labels_of
 
 LABELS = {
     "format": 1, "classes": ["cat", "dog"], "task": "finetune", "base": "mobilenet_0.25", "head": "dense",

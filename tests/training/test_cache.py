@@ -23,7 +23,7 @@ from kerastk.errors import KerastkError
 from kerastk.networks.classifier import classifier, features, with_new_head
 from kerastk.networks.cuts import cache_cut, cut_for, work
 from kerastk.screen import Screen
-from kerastk.tasks.finetune import identity
+from kerastk.tasks.frozen import identity
 from kerastk.training import cache
 from kerastk.training.cache import (
     FORWARD_BATCH,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import kerastk
-from kerastk.training.callbacks import Averaged, Best, ClassValidation, Deadline, EpochRows, Plateau
+from kerastk.training.callbacks import Averaged, Best, ClassValidation, Deadline, EpochRows, Guard, Last, Plateau
 from kerastk.training.phases import Phase, inner_optimizers, optimizer
 from tests.conftest import SMALL
 
@@ -157,3 +157,15 @@ def test_a_deadline_counts_the_time_before_a_resume():
     assert not deadline.near
     rows.set_state(rows.get_state() | {"spent": 90.0})
     assert deadline.near
+
+
+def test_what_a_checkpoint_keeps_has_the_names_that_checkpoints_of_earlier_runs_have():
+    validation = ClassValidation()
+    made = Best(None, validation, 1), Last(None, validation), Guard(), Plateau(0.5, 1), Deadline(1.0, None, validation)
+    assert {type(each).__name__: list(each.get_state()) for each in made} == {
+        "Best": ["value", "epoch", "temperature", "_weights", "_phase_value", "_phase_epochs", "_waited"],
+        "Last": ["epoch", "temperature", "_weights"],
+        "Guard": ["rollbacks"],
+        "Plateau": ["_scale", "_lowest", "_waited", "_step"],
+        "Deadline": ["up"],
+    }

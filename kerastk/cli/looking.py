@@ -1,0 +1,135 @@
+"""Commands that look at data and runs, and train nothing: `check`, `augment`, `runs`, `report`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kerastk.errors import GateError, RecipeError
+
+
+@click.command()
+@click.argument("data")
+@click.option("--out", type=click.Path(path_type=Path), help="Write every finding to a .json file.")
+@click.option("--strict", is_flag=True, help="Exit with code 1 at any finding.")
+@click.option("--dev", help="Beside sentences in DATA: those by which a model is chosen.")
+@click.option("--test", help="Beside sentences in DATA: those to test on.")
+@click.option("--columns", help="As --columns of `tag`.")
+@click.option("--tag-column", help="As --tag-column of `tag`.")
+def check(data: str, out: Path | None, strict: bool, **options: Any) -> None:
+    """Look for what is wrong with DATA: photos, or a file of tagged sentences.
+
+    Of photos: damaged, empty and oversized files, copies and near-copies, the same photo under two labels or in two
+    splits, contradicting suffixes, tiny and lopsided classes. Of sentences: tags that break their scheme, sentences of
+    the test set that are also in training, what is unseen and what is rare.
+    """
+    import dataclasses
+    import json
+
+    from kerastk.datasets.sequences import is_sentences
+    from kerastk.screen import Screen
+    from kerastk.storage import write_atomic
+
+    screen, of_sentences = Screen(), is_sentences(data)
+    for name, value in options.items():
+        if value is not None and not of_sentences:
+            raise RecipeError(f"--{name.replace('_', '-')} is for tagged sentences, and {data!r} holds photos.")
+    if of_sentences:
+        from kerastk.datasets.sequence_data import look_at as look_at_sentences
+
+        dev, test = options.pop("dev"), options.pop("test")
+        look = look_at_sentences({"train": data, "val": dev, "test": test}, **options)
+        screen.sentences(look)
+    else:
+        from kerastk.datasets.check import check as look_at
+        from kerastk.datasets.source import open_source
+
+        source = open_source(data)
+        with screen.working(f"looking at {source.name}") as progress:
+            look = look_at(source, progress=progress)
+        screen.photos(look)
+    if out is not None:
+        write_atomic(out, json.dumps([dataclasses.asdict(finding) for finding in look.findings], indent=1))
+        click.echo(f"all findings -> {out}")
+    if strict and look.findings:
+        raise GateError(f"{len(look.findings)} findings.")
+
+
+@click.command()
+@click.argument("data")
+@click.option("--policy", default="light", show_default=True, metavar="NAME|STEPS", help="As --augment of `finetune`.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Write a .png file.")
+@click.option("--photos", type=click.IntRange(1, 64), default=6, show_default=True, help="Rows of the picture.")
+@click.option("--views", type=click.IntRange(1, 64), default=7, show_default=True, help="How often each is varied.")
+@click.option("--image-size", type=click.IntRange(8, 1024), default=224, show_default=True, help="Side, in pixels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="As that of the run.")
+def augment(data: str, policy: str, out: Path, photos: int, views: int, image_size: int, seed: int) -> None:
+    """Show what a network will see of DATA.
+
+    A row a photo: as it is, then as the epochs 1, 2, 3, ... of a run show it.
+    """
+    from kerastk.notation import check_augmentation
+    from kerastk.storage import check_ending
+
+    check_ending(out, (".png",))
+    check_augmentation(policy)
+    from kerastk.datasets.photos import picture
+    from kerastk.storage import write_atomic
+
+    write_atomic(out, picture(data, policy, photos=photos, views=views, image_size=image_size, seed=seed))
+    click.echo(f"{policy} -> {out}")
+
+
+@click.command(name="runs")
+@click.argument("folder", type=click.Path(path_type=Path), default="runs")
+@click.option("--json", "as_json", is_flag=True, help="Print all that is known of each as JSON.")
+def list_runs(folder: Path, as_json: bool) -> None:
+    """List the runs in FOLDER (runs) with their figures, the newest first.
+
+    A run is complete, running, interrupted (`kerastk resume` goes on with it) or damaged.
+    """
+    import dataclasses
+    import json
+
+    from kerastk.evaluation.listing import runs
+    from kerastk.screen import Screen
+
+    found = runs(folder)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(run) for run in found], indent=1))
+    elif found:
+        Screen().runs(found)
+    else:
+        click.echo(f"no runs in {folder}")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "--out", type=click.Path(path_type=Path),
+    help="Write the page to this .html file.  [default: report.html in the RUN; comparison.html for several]",
+)  # fmt: skip
+def report(runs: tuple[str, ...], out: Path | None) -> None:
+    """Make the report of a complete RUN again, or compare several.
+
+    A comparison has figures beside each other, what the recipes have not in common, the curves, and whether a
+    difference on the same test photos or sentences is more than chance. Neither needs the data.
+    """
+    from kerastk.evaluation import comparison
+    from kerastk.evaluation import report as one
+    from kerastk.run import Run
+    from kerastk.storage import check_ending, write_atomic
+
+    if out is not None:
+        check_ending(out, (".html",))
+    opened = [Run.open(run) for run in runs]
+    if len(opened) == 1:
+        page = one.page(opened[0])
+        if out is None:
+            opened[0].write_report(page)
+    else:
+        page = comparison.page(opened)
+        out = out or Path("comparison.html")
+    if out is not None:
+        write_atomic(out, page)
+    click.echo(out or opened[0].report_html)
