@@ -33,9 +33,6 @@ SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG", ".png": "PNG", ".webp": "WEBP",
     ".gif": "GIF", ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
 }  # fmt: skip
-# Pillow gives a photo's memory back to the system at once, and asks for it again with the next one; a few blocks that
-# it keeps make small steps three times as quick. A block has at most 16 MiB.
-Image.core.set_blocks_max(8)
 RESIZES = ("crop", "pad", "stretch")
 
 _EXIF_ORIENTATION = 0x0112
