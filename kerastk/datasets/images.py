@@ -33,9 +33,6 @@ SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG", ".png": "PNG", ".webp": "WEBP",
     ".gif": "GIF", ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
 }  # fmt: skip
-# Pillow gives a photo's memory back to the system at once, and asks for it again with the next one; a few blocks that
-# it keeps make small steps three times as quick. A block has at most 16 MiB.
-Image.core.set_blocks_max(8)
 RESIZES = ("crop", "pad", "stretch")
 
 _EXIF_ORIENTATION = 0x0112
@@ -110,18 +107,16 @@ def decode(data: bytes, size: int, *, resize: str = "crop", box: Box | None = No
     >>> decode(open("cat.jpg", "rb").read(), 224).shape
     (224, 224, 3)
     """
-    image = open_photo(data)
-    return fit(image, size, resize=resize, box=box)
+    return np.asarray(fit(open_photo(data), size, resize=resize, box=box))
 
 
-def fit(image: Image.Image, size: int, *, resize: str = "crop", box: Box | None = None) -> np.ndarray:
-    """`decode` for an opened Pillow image: (size, size, 3) uint8 RGB."""
+def fit(image: Image.Image, size: int, *, resize: str = "crop", box: Box | None = None) -> Image.Image:
+    """`decode` from an opened Pillow image to another one: size x size pixels in mode RGB. Raises PhotoError."""
     if box is not None and resize == "pad":
         left, top, right, bottom = box
         side = math.ceil(size / min(right - left, bottom - top))
-        padded = Image.fromarray(fit(image, side, resize="pad"))
         part = (left * side, top * side, right * side, bottom * side)
-        return np.asarray(padded.resize((size, size), Image.Resampling.BILINEAR, box=part))
+        return fit(image, side, resize="pad").resize((size, size), Image.Resampling.BILINEAR, box=part)
     try:
         orientation = _orientation(image)
         width, height = image.size
@@ -148,7 +143,7 @@ def fit(image: Image.Image, size: int, *, resize: str = "crop", box: Box | None 
             border = Image.new("RGB", (size, size))
             border.paste(pixels, ((size - pixels.width) // 2, (size - pixels.height) // 2))
             pixels = border
-        return np.asarray(pixels)
+        return pixels
     except (PhotoError, MemoryError):
         raise
     except Exception as error:
@@ -320,7 +315,7 @@ def from_pil(image: Image.Image, size: int, *, resize: str = "crop") -> np.ndarr
         file.seek(place)
         return decode(data, size, resize=resize)
     _load(image)
-    return fit(ImageOps.exif_transpose(image), size, resize=resize)
+    return np.asarray(fit(ImageOps.exif_transpose(image), size, resize=resize))
 
 
 def photo_grid(photos: Sequence[np.ndarray], columns: int = 8) -> np.ndarray:

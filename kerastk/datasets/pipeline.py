@@ -17,7 +17,7 @@ import numpy as np
 
 from kerastk.datasets.augment import Policy, generator
 from kerastk.datasets.check import Photo
-from kerastk.datasets.images import decode
+from kerastk.datasets.images import decode, fit, open_photo
 from kerastk.errors import DataError, PhotoError
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -192,8 +192,8 @@ class Split(Rows):
                 return decode(data, self.image_size, resize=self.resize)
             random = generator(seed, epoch, photo.sha256)
             box = policy.crop.box(*self._canvas(photo), random) if policy.crop else None
-            pixels = decode(data, self.image_size, resize=self.resize, box=box)
-            return np.ascontiguousarray(policy(pixels, random))
+            square = fit(open_photo(data), self.image_size, resize=self.resize, box=box)
+            return np.asarray(policy(square, random))
         except PhotoError as error:
             # TensorFlow would hide it in an error of its own; the trainer looks here.
             self.failure = DataError(f"{photo.path}: {error}. Put the photo back.")
