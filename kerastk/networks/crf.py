@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from kerastk.networks.chain import Sums, best_path, pair_counts, path_sums
+from kerastk.networks.output import TagOutput
 
 # The score of what is ruled out. Finite, so that no difference of two of them is NaN; so large that no sum of weights
 # outweighs it, and so small that a thousand of them stay finite in float32.
@@ -15,7 +16,7 @@ _FORBIDDEN = -1e30
 
 
 @keras.saving.register_keras_serializable(package="kerastk")
-class CRF(keras.layers.Layer):
+class CRF(TagOutput):
     """Tags that fit together: emissions (batch, time, tags) -> the best path and the probability of each tag.
 
     The score of a path is the sum of its emissions, of a transition score for each pair of neighbours, and of a start
@@ -45,8 +46,7 @@ class CRF(keras.layers.Layer):
         ends: np.ndarray | str | None = None,
         **layer: Any,
     ):
-        # Neither the emissions nor the scores may be rounded to what the network computes in.
-        super().__init__(**{**layer, "autocast": False})
+        super().__init__(**layer)
         if not isinstance(tags, int) or tags < 1:
             raise ValueError(f"tags must be a whole number from 1; got {tags!r}.")
         self.tags = tags
@@ -54,13 +54,12 @@ class CRF(keras.layers.Layer):
         self.starts = _allowed("starts", starts, (tags,))
         self.ends = _allowed("ends", ends, (tags,))
         self._check_paths()
-        self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the scores: transitions (tags, tags), start (tags,), end (tags,), all 0 at first."""
         if input_shape[-1] != self.tags:
             raise ValueError(f"the emissions must have {self.tags} scores a word; got shape {tuple(input_shape)}.")
-        kind = {"initializer": "zeros", "dtype": self._precision, "autocast": False}
+        kind = {"initializer": "zeros", "dtype": self.precision, "autocast": False}
         self.transition_scores = self.add_weight(name="transitions", shape=(self.tags, self.tags), **kind)
         self.start_scores = self.add_weight(name="starts", shape=(self.tags,), **kind)
         self.end_scores = self.add_weight(name="ends", shape=(self.tags,), **kind)
@@ -81,35 +80,21 @@ class CRF(keras.layers.Layer):
         A path that is ruled out has about -1e30, and a gradient all the same. It can be derived once, not twice: its
         gradient is made of the marginals, not by going back through the scan, which XLA does not compile.
         """
-        emissions, mask = self._given(emissions, mask)
+        emissions, mask = self.given(emissions, mask)
         return self._score(emissions, tags, mask) - self._log_partition(emissions, mask)
 
     def viterbi(
         self, emissions: keras.KerasTensor, mask: keras.KerasTensor | None = None
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """The path of the highest score (batch, time) int32, -1 where masked, and that score (batch,)."""
-        emissions, mask = self._given(emissions, mask)
+        emissions, mask = self.given(emissions, mask)
         path, score = best_path(emissions, mask, *self._scores())
         return ops.where(mask, path, -1), score
 
     def marginals(self, emissions: keras.KerasTensor, mask: keras.KerasTensor | None = None) -> keras.KerasTensor:
         """The probability of each tag of each word over all paths, (batch, time, tags); 0 where masked."""
-        emissions, mask = self._given(emissions, mask)
+        emissions, mask = self.given(emissions, mask)
         return _marginals(path_sums(emissions, mask, *self._scores()), emissions, mask)
-
-    def compute_output_spec(
-        self, emissions: keras.KerasTensor, mask: keras.KerasTensor | None = None
-    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """(batch, time) int32 and (batch, time, tags)."""
-        batch, time, _ = emissions.shape
-        return (
-            keras.KerasTensor((batch, time), dtype="int32"),
-            keras.KerasTensor((batch, time, self.tags), dtype=self._precision),
-        )
-
-    def compute_mask(self, inputs: Any, mask: Any = None) -> list:
-        """The mask goes on with both outputs."""
-        return [mask, mask]
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes; a boolean array as a text of 0 and 1 a row."""
@@ -122,15 +107,6 @@ class CRF(keras.layers.Layer):
             "ends": _text(self.ends),
         }
 
-    @property
-    def _precision(self) -> str:
-        return "float64" if self.variable_dtype == "float64" else "float32"
-
-    def _given(self, emissions: Any, mask: Any) -> tuple[Any, Any]:
-        emissions = ops.cast(emissions, self._precision)
-        shape = ops.shape(emissions)[:2]
-        return emissions, ops.ones(shape, "bool") if mask is None else ops.cast(mask, "bool")
-
     def _scores(self) -> tuple[Any, Any, Any]:
         """Transitions, starts and ends, each with what is ruled out."""
         pairs = (
@@ -138,7 +114,7 @@ class CRF(keras.layers.Layer):
             (self.start_scores, self.starts),
             (self.end_scores, self.ends),
         )
-        forbidden = ops.cast(_FORBIDDEN, self._precision)
+        forbidden = ops.cast(_FORBIDDEN, self.precision)
         # JAX's where takes no Keras variable while it traces.
         tensor = ops.convert_to_tensor
         return tuple(ops.where(tensor(allowed), tensor(scores), forbidden) for scores, allowed in pairs)
@@ -146,8 +122,8 @@ class CRF(keras.layers.Layer):
     def _score(self, emissions: Any, tags: Any, mask: Any) -> Any:
         transitions, starts, ends = self._scores()
         tags = ops.where(mask, ops.cast(tags, "int32"), 0)
-        real = ops.cast(mask, self._precision)
-        own = ops.sum(emissions * ops.one_hot(tags, self.tags, dtype=self._precision), axis=-1)
+        real = ops.cast(mask, self.precision)
+        own = ops.sum(emissions * ops.one_hot(tags, self.tags, dtype=self.precision), axis=-1)
         pairs = ops.take(ops.reshape(transitions, (-1,)), tags[:, :-1] * self.tags + tags[:, 1:])
         last = ops.cast(ops.sum(real, axis=1, keepdims=True), "int32") - 1
         final = ops.take_along_axis(tags, last, axis=1)[:, 0]
@@ -161,7 +137,7 @@ class CRF(keras.layers.Layer):
         sums = path_sums(still, mask, transitions, starts, ends)
         pairs = pair_counts(sums, still, mask, transitions)
         probabilities = _marginals(sums, still, mask)
-        real = ops.cast(mask, self._precision)[..., None]
+        real = ops.cast(mask, self.precision)[..., None]
         final = real - ops.pad(real[:, 1:], ((0, 0), (0, 1), (0, 0)))
         # The derivative by each score is how often it is expected to be used.
         uses = (
