@@ -8,6 +8,7 @@ finished stands in WORK/measurements.jsonl at once, and a benchmark started agai
 there.
 """
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -39,6 +40,7 @@ from comparing import (
 from measuring import Ledger, Usage, code_hash, machine, measure, versions
 
 import kerastk
+from kerastk import recipes
 from kerastk.storage import write_atomic
 
 HERE = Path(__file__).resolve().parent
@@ -47,7 +49,9 @@ SPLITS = ("train", "dev", "test")
 ENDINGS = (".conll", ".conllu", ".jsonl", ".conll.gz", ".conllu.gz", ".jsonl.gz")
 GLOVE = "glove.twitter.25d.12k.txt"
 
-# kerastk's ways and what each has other than the defaults; their figures count only for the code as it is now.
+# The recipes that ship for the corpora (of others, the defaults), and what each of kerastk's ways has beside them; their
+# figures count only for the code as it is now.
+RECIPES = {EWT: "pos", ATIS: "slots", WNUT: "ner"}
 OURS: dict[str, dict[str, str]] = {"kerastk": {}, "softmax": {"output": "softmax"}, "vectors": {}}
 PEERS = ("spacy", "flair")
 WAYS = (*OURS, *PEERS)
@@ -121,7 +125,7 @@ def run_way(corpus: Corpus, way: str, seed: int, setting: Setting) -> list[Row]:
     """The figures of one way: trained, asked and scored, each in a process of its own."""
     scheme = ensure_corpus(corpus, setting.work)["scheme"]
     place = setting.work / corpus.name
-    options = {**OURS.get(way, {}), **({"vectors": str(setting.vectors)} if way == "vectors" else {})}
+    options = recipe_of(corpus) | OURS.get(way, {}) | ({"vectors": str(setting.vectors)} if way == "vectors" else {})
     job = new_job(
         place / f"{way}-{seed}", way=way, corpus=str(place / "corpus"), files=corpus.files, scheme=scheme, seed=seed,
         epochs=setting.epochs, options=options, timed_words=1 if setting.epochs else TIMED_WORDS,
@@ -141,6 +145,15 @@ def run_way(corpus: Corpus, way: str, seed: int, setting: Setting) -> list[Row]:
     return [row]
 
 
+def recipe_of(corpus: Corpus) -> Row:
+    """What the recipe that ships for a corpus has other than the defaults."""
+    if corpus.name not in RECIPES:
+        return {}
+    recipe, default = getattr(recipes, RECIPES[corpus.name]), kerastk.Tag()
+    names = {each.name for each in dataclasses.fields(recipe)} - {"data", "dev", "test"}
+    return {name: getattr(recipe, name) for name in sorted(names) if getattr(recipe, name) != getattr(default, name)}
+
+
 def parts(corpora: list[Corpus], seeds: list[int], ways: list[str], setting: Setting) -> Iterator[Part]:
     """Every way on every corpus with every seed, with vectors on one corpus alone; see `done` for the marks."""
     here = {**machine(), **versions("keras", "tensorflow", "kerastk")}
@@ -150,6 +163,8 @@ def parts(corpora: list[Corpus], seeds: list[int], ways: list[str], setting: Set
         place = {"data": corpus.name, "seed": seed, "way": way}
         version = code_hash(Path(kerastk.__file__).parent) if way in OURS else setting.peer_versions[way]
         marks = {"digest": corpus.digest, "version": version, "epochs": setting.epochs}
+        if way in OURS:
+            marks["recipe"] = recipe_of(corpus)
         if way == "vectors":
             marks["vectors"] = digest([setting.vectors])
         python = setting.peer_versions["python"] if way in PEERS else here["python"]

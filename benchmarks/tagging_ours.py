@@ -61,7 +61,7 @@ def texts(path: Path) -> Iterator[str]:
 
 
 def train(job: Values) -> Values:
-    """A run with the defaults but for the way's `options`."""
+    """A run with the job's `options`."""
     files = job["files"]
     options = {**job["options"], **({"epochs": job["epochs"]} if job["epochs"] else {})}
     runs = str(Path(job["folder"]) / "runs")
