@@ -120,6 +120,36 @@ def test_padding_changes_nothing():
     assert float(alone[0]) == pytest.approx(float(free.log_likelihood(emissions, tags, mask)[2]), rel=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_long_sentences_are_summed_exactly_whatever_the_size_of_the_scores(scale):
+    """Against logarithms in float64; scores of 40 leave sums that float32 has no number for."""
+    random = np.random.default_rng(4)
+    layer, lengths, time = CRF(7), np.array([150, 90, 1]), 150
+    layer.build((None, None, 7))
+    layer.set_weights([random.normal(size=each.shape) * scale for each in layer.get_weights()])
+    transitions, starts, ends = (np.asarray(each, np.float64) for each in layer.get_weights())
+    emissions = (random.normal(size=(3, time, 7)) * scale).astype("float32")
+    mask = np.arange(time) < lengths[:, None]
+    tags = random.integers(0, 7, (3, time))
+    found = ops.convert_to_numpy(layer.marginals(emissions, mask))
+    logs = ops.convert_to_numpy(layer.log_likelihood(emissions, tags, mask))
+    for row, length in enumerate(lengths):
+        own = emissions[row, :length].astype(np.float64)
+        before, after = [starts], [ends]
+        for word in range(1, length):
+            sums = (before[-1] + own[word - 1])[:, None] + transitions
+            before.append(np.logaddexp.reduce(sums, axis=0))
+            sums = transitions + (own[length - word] + after[-1])
+            after.append(np.logaddexp.reduce(sums, axis=1))
+        both = np.array(before) + own + np.array(after[::-1])
+        total = np.logaddexp.reduce(both[0])
+        np.testing.assert_allclose(found[row, :length], np.exp(both - total), atol=2e-5 * scale)
+        path = tags[row, :length]
+        score = own[np.arange(length), path].sum() + starts[path[0]] + ends[path[-1]]
+        score += transitions[path[:-1], path[1:]].sum()
+        assert logs[row] == pytest.approx(score - total, rel=1e-4)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e6])
 def test_what_is_ruled_out_never_comes_out(scale):
     for seed in range(5):
