@@ -49,8 +49,8 @@ SPLITS = ("train", "dev", "test")
 ENDINGS = (".conll", ".conllu", ".jsonl", ".conll.gz", ".conllu.gz", ".jsonl.gz")
 GLOVE = "glove.twitter.25d.12k.txt"
 
-# The recipes that ship for the corpora (of others, the defaults), and what each of kerastk's ways has beside them; their
-# figures count only for the code as it is now.
+# The recipes that ship for the corpora (of others, the defaults), and what each of kerastk's ways has beside them.
+# Their figures count only for the code as it is now.
 RECIPES = {EWT: "pos", ATIS: "slots", WNUT: "ner"}
 OURS: dict[str, dict[str, str]] = {"kerastk": {}, "softmax": {"output": "softmax"}, "vectors": {}}
 PEERS = ("spacy", "flair")

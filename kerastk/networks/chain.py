@@ -29,8 +29,8 @@ class Sums(NamedTuple):
 def path_sums(emissions: Any, mask: Any, transitions: Any, starts: Any, ends: Any) -> Sums:
     """Both directions in one scan: the way back is the way there of the reversed sentences.
 
-    `emissions` (batch, time, tags) are finite, `mask` (batch, time) is right-padded, `transitions` (from, to), `starts`
-    and `ends` (tags,) are scores.
+    `emissions` (batch, time, tags) are finite, `mask` (batch, time) is right-padded, its first column true,
+    `transitions` (from, to), `starts` and `ends` (tags,) are scores.
     """
     places = _reversal(mask)
     ways = ops.stack([emissions, ops.take_along_axis(emissions, places, axis=1)])
@@ -65,8 +65,7 @@ def path_sums(emissions: Any, mask: Any, transitions: Any, starts: Any, ends: An
     logs = ops.cond(least > _SAFE, lambda: logs, lambda: walk(exactly))
     tops = ops.max(logs + here, axis=-1, keepdims=True)
     logs = logs - tops
-    real = ops.transpose(mask)[..., None]
-    taken = ops.sum(ops.where(real, tops[:, 0], 0.0), axis=(0, 2))
+    taken = ops.sum(ops.where(ops.transpose(mask)[..., None], tops[:, 0], 0.0), axis=(0, 2))
     last = ops.sum(ops.cast(mask, "int32"), axis=1) - 1
     final = ops.take_along_axis(logs[:, 0] + here[:, 0], last[None, :, None], axis=0)[0]
     before, after = (ops.transpose(logs[:, way], (1, 0, 2)) for way in (0, 1))

@@ -9,8 +9,9 @@ from keras import ops
 class TagOutput(keras.layers.Layer):
     """From emissions (batch, time, tags) to `tags` (batch, time) int32 and `probabilities` (batch, time, tags).
 
-    Under a mask (batch, time), right-padded, tags are -1 and probabilities 0. All is computed in float32 under any
-    policy but float64: neither the emissions nor the scores may be rounded to what the network computes in.
+    Under a mask (batch, time), right-padded, its first column true in any case, tags are -1 and probabilities 0. All
+    is computed in float32 under any policy but float64: neither the emissions nor the scores may be rounded to what the
+    network computes in.
     """
 
     def __init__(self, **layer: Any):
@@ -34,7 +35,9 @@ class TagOutput(keras.layers.Layer):
         return "float64" if self.variable_dtype == "float64" else "float32"
 
     def given(self, emissions: Any, mask: Any) -> tuple[Any, Any]:
-        """Both as they are computed with; all words count where there is no mask."""
+        """Both as they are computed with: all words count where there is no mask, a sentence's first in any case."""
         emissions = ops.cast(emissions, self.precision)
         shape = ops.shape(emissions)[:2]
-        return emissions, ops.ones(shape, "bool") if mask is None else ops.cast(mask, "bool")
+        if mask is None:
+            return emissions, ops.ones(shape, "bool")
+        return emissions, ops.logical_or(ops.cast(mask, "bool"), ops.arange(shape[1]) == 0)

@@ -75,10 +75,8 @@ class TagValidation(Validation):
             self._true = self.rows, [spans(each.tags, self._scheme) for each in self.rows.sentences]
         guessed = [spans([classes[number] for number in each], self._scheme) for each in tags]
         pairs = list(zip(self._true[1], guessed, strict=True))
-        right = sum(len(set(one) & set(other)) for one, other in pairs)
-        return precision_recall_f1(right, sum(len(other) for _, other in pairs), sum(len(one) for one, _ in pairs))[
-            "f1"
-        ]
+        counts = (sum(len(set(one) & set(other)) for one, other in pairs), sum(map(len, guessed)))
+        return precision_recall_f1(*counts, sum(map(len, self._true[1])))["f1"]
 
 
 class _Likelihood(keras.layers.Layer):
