@@ -35,7 +35,7 @@ def main() -> None:
     # A photo over the limit is refused with its name; Pillow's own warning tells less.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     try:
-        commands.main(standalone_mode=False)
+        commands.main(prog_name="kerastk", standalone_mode=False)
     except click.exceptions.Abort:
         # Ctrl-C, as click tells it.
         _fail("stopped", 130)

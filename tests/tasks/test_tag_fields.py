@@ -56,7 +56,8 @@ CHANGES = {
     "l1": (1e-3, SHORT),
     "l2": (1e-2, SHORT),
     "patience": (1, {**SHORT, "epochs": 5, "learning_rate": 1e-9}),
-    "min_delta": (10.0, {**SHORT, "epochs": 4, "patience": 1}),
+    # So many steps an epoch that the second one is better than the first.
+    "min_delta": (10.0, {**SHORT, "epochs": 4, "patience": 1, "batch_size": 60}),
     "start_from_epoch": (2, {**SHORT, "epochs": 5, "patience": 1, "min_delta": 10.0}),
     "time": ("1s", {**SHORT, "epochs": 30}),
     "precision": ("bfloat16", SHORT),
