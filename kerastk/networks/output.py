@@ -29,6 +29,10 @@ class TagOutput(keras.layers.Layer):
         """The mask goes on with both outputs."""
         return [mask, mask]
 
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes. Keras makes none by itself for a constructor that takes `**layer` alone."""
+        return super().get_config()
+
     @property
     def precision(self) -> str:
         """What it computes in."""
