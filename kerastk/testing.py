@@ -223,7 +223,9 @@ def _projected(function: Callable, values: list, random: Any, shown: str) -> Cal
     used = [number for number, kind in enumerate(kinds) if kind == "float64"]
     if not used:
         raise RecipeError(f"{shown} gives no floating-point output; it gives {', '.join(kinds) or 'nothing'}.")
-    weights = [random.normal(size=tuple(outputs[number].shape)) for number in used]
+    weights = [
+        keras.ops.convert_to_tensor(random.normal(size=tuple(outputs[number].shape)), "float64") for number in used
+    ]
 
     def scalar(values: list) -> Any:
         outputs = keras.tree.flatten(function(values))
