@@ -8,16 +8,24 @@ generator handed in, which `generator` makes from (seed, epoch, photo): neither 
 
 import hashlib
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter
 
 from kerastk.datasets.images import Box
+from kerastk.datasets.operations import (
+    MIX_STRENGTHS,
+    RAND_STRENGTHS,
+    TRIVIAL_STRENGTHS,
+    coloured,
+    operated,
+    pasted,
+    turned,
+)
 
 # A change of what a policy makes of the same draws changes this number; cached activations carry it.
 AUGMENT_VERSION = 3
@@ -89,7 +97,7 @@ class ShiftPad:
         """A square image in RGB in, one out."""
         most = round(self.share * image.width)
         down, across = random.integers(-most, most, 2, endpoint=True).tolist()
-        return _pasted(image, across, down, (0, 0, 0))
+        return pasted(image, across, down, (0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,7 @@ class Rotate:
         """A square image in RGB in, one out."""
         if random.random() >= self.probability:
             return image
-        return _turned(image, _between(-self.degrees, self.degrees, random))
+        return turned(image, _between(-self.degrees, self.degrees, random))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ class Jitter:
 
     def __call__(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
         """A square image in RGB in, one out."""
-        return _coloured(
+        return coloured(
             image,
             brightness=_between(1 - self.brightness, 1 + self.brightness, random),
             contrast=_between(1 - self.contrast, 1 + self.contrast, random),
@@ -194,7 +202,7 @@ class RandAugment:
     def __call__(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
         """A square image in RGB in, one out."""
         for _ in range(self.count):
-            image = _operated(image, random, _RAND_STRENGTHS, self.magnitude / 30)
+            image = operated(image, random, RAND_STRENGTHS, self.magnitude / 30)
         return image
 
 
@@ -204,7 +212,7 @@ class TrivialAugment:
 
     def __call__(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
         """A square image in RGB in, one out."""
-        return _operated(image, random, _TRIVIAL_STRENGTHS, random.random())
+        return operated(image, random, TRIVIAL_STRENGTHS, random.random())
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +231,7 @@ class AugMix:
         for share in shares.tolist():
             chain = image
             for _ in range(random.integers(1, 4)):
-                chain = _operated(chain, random, _MIX_STRENGTHS, _between(0.1, self.severity, random) / 10)
+                chain = operated(chain, random, MIX_STRENGTHS, _between(0.1, self.severity, random) / 10)
             mixed += np.multiply(chain, np.float32(whole * share), dtype=np.float32)
         return Image.fromarray(np.rint(mixed, out=mixed).astype(np.uint8))
 
@@ -235,119 +243,6 @@ def _between(low: float, high: float, random: np.random.Generator) -> float:
 
 def _log_between(low: float, high: float, random: np.random.Generator) -> float:
     return low * (high / low) ** random.random()
-
-
-def _coloured(
-    image: Image.Image, *, brightness: float = 1, contrast: float = 1, saturation: float = 1, hue: float = 0
-) -> Image.Image:
-    """What `Jitter` says, by factors, and `hue` as a share of a turn.
-
-    Saturation and hue stretch and turn what sets a colour apart from its grey: a multiple of it is added to the grey,
-    and a multiple of what a quarter of a turn makes of it.
-    """
-    along = saturation * math.cos(2 * math.pi * hue)
-    aside = saturation * math.sin(2 * math.pi * hue)
-    gain = brightness * contrast
-    offset = 0.0
-    if contrast != 1:
-        offset = sum(map(operator.mul, _GREY, _mean(image))) * brightness * (1 - contrast)
-    matrix = []
-    for row, quarter in zip(_IDENTITY, _QUARTER, strict=True):
-        matrix += [
-            gain * (grey + along * (own - grey) + aside * turned)
-            for grey, own, turned in zip(_GREY, row, quarter, strict=True)
-        ]
-        matrix.append(offset)
-    return image.convert("RGB", tuple(matrix))
-
-
-def _affine(image: Image.Image, across: tuple[float, float, float], down: tuple[float, float, float]) -> Image.Image:
-    """Moves in shares of the side: x of the source is across . (x, y, 1), y is down . (x, y, 1), about the corner."""
-    size = image.width
-    data = (*across[:2], across[2] * size, *down[:2], down[2] * size)
-    return image.transform(image.size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=_mean(image))
-
-
-def _moved(image: Image.Image, across: float, down: float) -> Image.Image:
-    """Moves left and up by shares of the side, in whole pixels: nothing is interpolated."""
-    return _pasted(image, -round(across * image.width), -round(down * image.height), _mean(image))
-
-
-def _pasted(image: Image.Image, left: int, top: int, fill: tuple[int, ...]) -> Image.Image:
-    moved = Image.new("RGB", image.size, fill)
-    moved.paste(image, (left, top))
-    return moved
-
-
-def _mean(image: Image.Image) -> tuple[int, ...]:
-    """The mean colour; in one go, Pillow's sum over a large photo would lose a few levels of brightness."""
-    column = image.reduce((image.width, 1))
-    return column.reduce((1, image.height)).getpixel((0, 0))
-
-
-def _sharpened(image: Image.Image, factor: float) -> Image.Image:
-    """A blend of the photo and the smooth one of Pillow's `ImageFilter.SMOOTH` as one kernel; the border stays."""
-    around, middle = (1 - factor) / 13, factor + (1 - factor) * 5 / 13
-    return image.filter(ImageFilter.Kernel((3, 3), (*[around] * 4, middle, *[around] * 4), scale=1))
-
-
-def _turned(image: Image.Image, strength: float) -> Image.Image:
-    return image.rotate(strength, Image.Resampling.BILINEAR, fillcolor=_mean(image))
-
-
-# What an operation does with its strength; the strength at full magnitude is in the tables below.
-_OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
-    "identity": lambda image, strength: image,
-    "autocontrast": lambda image, strength: ImageOps.autocontrast(image),
-    "equalize": lambda image, strength: ImageOps.equalize(image),
-    "rotate": _turned,
-    "shear-x": lambda image, strength: _affine(image, (1, strength, -strength / 2), (0, 1, 0)),
-    "shear-y": lambda image, strength: _affine(image, (1, 0, 0), (strength, 1, -strength / 2)),
-    "translate-x": lambda image, strength: _moved(image, strength, 0),
-    "translate-y": lambda image, strength: _moved(image, 0, strength),
-    "posterize": lambda image, strength: ImageOps.posterize(image, 8 - round(strength)),
-    "solarize": lambda image, strength: ImageOps.solarize(image, round(255 * (1 - strength))),
-    "brightness": lambda image, strength: _coloured(image, brightness=1 + strength),
-    "colour": lambda image, strength: _coloured(image, saturation=1 + strength),
-    "contrast": lambda image, strength: _coloured(image, contrast=1 + strength),
-    "sharpness": lambda image, strength: _sharpened(image, 1 + strength),
-}
-_SIGNED = {
-    "rotate", "shear-x", "shear-y", "translate-x", "translate-y", "brightness", "colour", "contrast", "sharpness",
-}  # fmt: skip
-# Degrees, shares of the side, bits taken away, share of the range inverted, change of the factor 1.
-_RAND_STRENGTHS = {
-    "identity": 0, "autocontrast": 0, "equalize": 0, "rotate": 30, "shear-x": 0.3, "shear-y": 0.3,
-    "translate-x": 150 / 331, "translate-y": 150 / 331, "posterize": 4, "solarize": 1, "brightness": 0.9,
-    "colour": 0.9, "contrast": 0.9, "sharpness": 0.9,
-}  # fmt: skip
-_TRIVIAL_STRENGTHS = {
-    **_RAND_STRENGTHS, "rotate": 135, "shear-x": 0.99, "shear-y": 0.99, "translate-x": 32 / 224,
-    "translate-y": 32 / 224, "posterize": 6, "brightness": 0.99, "colour": 0.99, "contrast": 0.99, "sharpness": 0.99,
-}  # fmt: skip
-# Without those that its authors keep for testing.
-_MIX_STRENGTHS = {
-    "autocontrast": 0, "equalize": 0, "rotate": 30, "shear-x": 0.3, "shear-y": 0.3, "translate-x": 1 / 3,
-    "translate-y": 1 / 3, "posterize": 4, "solarize": 1,
-}  # fmt: skip
-
-
-def _operated(
-    image: Image.Image, random: np.random.Generator, strengths: dict[str, float], magnitude: float
-) -> Image.Image:
-    """The image after one of the operations in `strengths`, at `magnitude` (0 to 1) of its strength there."""
-    name = list(strengths)[random.integers(len(strengths))]
-    strength = strengths[name] * magnitude
-    if name in _SIGNED and random.random() < 0.5:
-        strength = -strength
-    return _OPERATIONS[name](image, strength)
-
-
-_GREY = (0.299, 0.587, 0.114)
-_IDENTITY = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
-# A quarter of a turn about the grey axis in YIQ.
-_YIQ = np.array([_GREY, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-_QUARTER = (np.linalg.inv(_YIQ) @ [[0, 0, 0], [0, 0, -1], [0, 1, 0]] @ _YIQ).tolist()
 
 
 @dataclass(frozen=True, slots=True)

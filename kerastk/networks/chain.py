@@ -58,7 +58,7 @@ def path_sums(emissions: Any, mask: Any, transitions: Any, starts: Any, ends: An
 
         with_own = first + here[0]
         begin = ops.stack([first, with_own - ops.max(with_own, axis=-1, keepdims=True)])
-        return scan(step, begin, mask)[1][:, 0]
+        return _scan(step, begin, mask)[1][:, 0]
 
     logs = walk(products)
     least = ops.min(ops.where(follows, logs, largest)) - largest
@@ -106,7 +106,7 @@ def best_path(emissions: Any, mask: Any, transitions: Any, starts: Any, ends: An
         found = ops.where(follows[number][:, None], found, before)
         return found, found
 
-    last, best = scan(step, here[0] + starts, mask)
+    last, best = _scan(step, here[0] + starts, mask)
     last = last + ends
     # Where a path came from is asked only along the best one: so a step costs tags, not tags squared.
     columns, goes_on = ops.transpose(transitions), ops.roll(follows, -1, axis=0)
@@ -116,11 +116,11 @@ def best_path(emissions: Any, mask: Any, transitions: Any, starts: Any, ends: An
         came = ops.where(goes_on[number], came, tag)
         return came, came
 
-    _, path = scan(back, ops.cast(ops.argmax(last, axis=-1), "int32"), mask, reverse=True)
+    _, path = _scan(back, ops.cast(ops.argmax(last, axis=-1), "int32"), mask, reverse=True)
     return ops.transpose(path), ops.max(last, axis=-1)
 
 
-def scan(step: Callable, first: Any, mask: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+def _scan(step: Callable, first: Any, mask: Any, *, reverse: bool = False) -> tuple[Any, Any]:
     """`keras.ops.scan` of `step(state, number of the word)` over the words of a batch whose mask this is.
 
     It goes over numbers: on TensorFlow Keras 3.15 fails with several arrays whose length is not known beforehand.

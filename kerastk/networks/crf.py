@@ -131,7 +131,7 @@ class CRF(TagOutput):
         return inner + ops.take(starts, tags[:, 0]) + ops.take(ends, final)
 
     def _log_partition(self, emissions: Any, mask: Any) -> Any:
-        # JAX derives no loop of so many steps backwards as it goes forwards, and must not try.
+        # JAX derives no loop of fori_loop, and must not try.
         still = ops.stop_gradient(emissions)
         transitions, starts, ends = (ops.stop_gradient(each) for each in self._scores())
         sums = path_sums(still, mask, transitions, starts, ends)

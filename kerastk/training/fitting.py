@@ -348,7 +348,8 @@ def _batches(train: Rows, mix: Mix | None, first: int, last: int, skip: int = 0)
     batches = train.batches(first, last, skip)
     if mix is not None:
         batches = Mixed(batches, mix, train.seed, first * train.steps + skip)
-    return Shown(batches, train.shown) if train.shown else batches
+    shown = train.shown
+    return Shown(batches, shown) if shown else batches
 
 
 def _described(choice: Choice) -> dict[str, Any] | None:

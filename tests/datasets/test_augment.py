@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerastk.datasets import augment
+from kerastk.datasets import augment, operations
 from kerastk.datasets.augment import (
     POLICIES,
     AugMix,
@@ -293,11 +293,11 @@ def test_randaugment_grows_with_its_magnitude_and_uses_all_operations(square):
     assert len(found) >= 14 + 9 - 2
 
 
-@pytest.mark.parametrize("name", sorted(augment._RAND_STRENGTHS))
+@pytest.mark.parametrize("name", sorted(operations.RAND_STRENGTHS))
 def test_each_operation_of_randaugment_does_what_its_name_says(square, name):
-    strength = augment._RAND_STRENGTHS[name] / 2
+    strength = operations.RAND_STRENGTHS[name] / 2
     image = Image.fromarray(square)
-    found = np.asarray(augment._OPERATIONS[name](image, strength)).astype(int)
+    found = np.asarray(operations.OPERATIONS[name](image, strength)).astype(int)
     before = square.astype(int)
     size = len(square)
     if name == "identity":
