@@ -134,8 +134,8 @@ def check(
         store.put(new)
         groups, near = _groups(photos, facts, source, store, pool)
     photos = [replace(photo, group=groups[photo.sha256]) for photo in photos]
-    findings += _copy_findings(photos, near)
-    findings += _class_findings(photos, source.classes)
+    findings += copy_findings(photos, near)
+    findings += class_findings(photos, source.classes)
     return Look(source, photos, sorted(findings, key=lambda f: (list(KINDS).index(f.kind), f.paths)))
 
 
@@ -222,7 +222,8 @@ def _alike(one: Facts, other: Facts) -> bool:
     return same_ratio and difference <= min(NEAR_LEVELS, NEAR_CONTRAST * float(a.std()))
 
 
-def _copy_findings(photos: list[Photo], near: set[str]) -> Iterable[Finding]:
+def copy_findings(photos: list[Photo], near: set[str]) -> Iterable[Finding]:
+    """What groups of copies say: in one class, under two labels, in two splits; `near` are only nearly alike."""
     groups: dict[str, list[Photo]] = defaultdict(list)
     for photo in photos:
         groups[photo.group].append(photo)
@@ -245,7 +246,8 @@ def _copy_findings(photos: list[Photo], near: set[str]) -> Iterable[Finding]:
             yield Finding("leak", paths, f"{text}: {', '.join(sorted(str(split) for split in splits))}")
 
 
-def _class_findings(photos: list[Photo], classes: list[str]) -> Iterable[Finding]:
+def class_findings(photos: list[Photo], classes: list[str]) -> Iterable[Finding]:
+    """Classes with few photos, and of very different size."""
     counts = Counter(photo.label for photo in photos)
     for name in classes:
         if counts[name] < TINY_CLASS:

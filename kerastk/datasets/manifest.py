@@ -5,8 +5,8 @@
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kerastk.datasets.check import KINDS, Look, Photo
@@ -93,17 +93,21 @@ def settle(
     strict: bool,
     max_bad: float,
     assigned: Mapping[str, str] | None = None,
+    labelled: bool = True,
+    normal: Sequence[str] = (),
 ) -> Manifest:
     """Refuse the data or cut the splits.
 
     `split` is the user's specification or None; `fractions` are the shares to cut (train, val, test). Given splits
     are kept, missing ones are cut from train. Copies of one photo end in one split: of copies in two given splits,
     only those of test (else of val) stay. Photos whose SHA-256 is in `assigned` go, with their copies, to the split
-    that it names.
+    that it names. Without `labelled` classes do not matter: there may be one, or small ones, and where one is too small
+    to split, the cut is not by class. Where classes are `normal`, those alone are learned: photos of others go from
+    train and val to test, or are left out where the data came with a test split.
 
     Raises:
         DataError: too many unreadable photos, any finding under `strict`, fewer than two classes, a class that is too
-            small to split, or a `split` or `split_seed` that would not be used.
+            small to split, too few photos, or a `split` or `split_seed` that would not be used.
     """
     if strict and look.findings:
         first = look.findings[0]
@@ -118,12 +122,10 @@ def settle(
             f"{len(look.bad)} of {files} photos cannot be used ({100 * len(look.bad) / files:.1f} %), for example "
             f"{first.paths[0]}: {first.text}. Mend them, or allow more with --max-bad {_enough(len(look.bad), files)}."
         )
-    if len(look.source.classes) < 2:
-        raise DataError(f"one class only ({look.source.classes[0]!r}); a classifier needs two or more.")
-    counts = Counter(photo.label for photo in look.photos)
-    empty = [name for name in look.source.classes if not counts[name]]
-    if empty:
-        raise DataError(f"no readable photos in class {', '.join(map(repr, empty))}; fill or remove it.")
+    if labelled:
+        _check_classes(look)
+    elif not look.photos:
+        raise DataError(f"no readable photos in {look.source.name}.")
 
     given = {photo.split for photo in look.photos} - {None}
     notes: list[str] = []
@@ -145,23 +147,57 @@ def settle(
         splits = {name: [p for p in photos if p.split == name] for name in SPLITS}
         kept = fractions[0] + sum(fractions[SPLITS.index(name)] for name in missing)
         shares = {name: fractions[SPLITS.index(name)] / kept for name in missing}
-        splits |= _cut(splits["train"], shares, split_seed or 0)
+        splits |= _cut(splits["train"], shares, split_seed or 0, labelled=labelled)
         if missing:
             notes.append(f"{' and '.join(missing)} cut from train")
     else:
         used = True
         shares = {name: fractions[SPLITS.index(name)] for name in ("val", "test") if fractions[SPLITS.index(name)]}
-        splits = {name: [] for name in SPLITS} | _cut(look.photos, shares, split_seed or 0)
+        splits = {name: [] for name in SPLITS} | _cut(look.photos, shares, split_seed or 0, labelled=labelled)
     splits = _as_assigned(splits, assigned or {})
+    if normal:
+        splits = _learning_only(splits, normal, look.source.classes, notes, keep="test" not in given)
     if not splits["test"]:
         notes.append("no test split: the figures below are of the validation split, which chose the model")
-    lacking = [c for c in look.source.classes if not any(p.label == c for p in splits["train"])]
-    if lacking:
+    present = {photo.label for photo in splits["train"]}
+    lacking = [name for name in look.source.classes if name not in present]
+    if lacking and labelled:
         raise DataError(f"class {', '.join(map(repr, lacking))} has no training photos.")
+    for name in ("train", "val"):
+        if not splits[name]:
+            reason = "none is of a normal class" if normal else "all have copies in another split"
+            raise DataError(f"no photos are left for {name}: {reason}.")
     splits = {name: sorted(splits[name], key=lambda p: p.path) for name in SPLITS}
     cut = split or "/".join(f"{100 * share:g}" for share in fractions)
     seed = None if given and not missing else split_seed or 0
     return Manifest(look.source.classes, splits, set_aside, look.findings, cut if used else None, seed, notes)
+
+
+def _check_classes(look: Look) -> None:
+    if len(look.source.classes) < 2:
+        raise DataError(f"one class only ({look.source.classes[0]!r}); a classifier needs two or more.")
+    counts = Counter(photo.label for photo in look.photos)
+    empty = [name for name in look.source.classes if not counts[name]]
+    if empty:
+        raise DataError(f"no readable photos in class {', '.join(map(repr, empty))}; fill or remove it.")
+
+
+def _learning_only(
+    splits: dict[str, list[Photo]], normal: Sequence[str], classes: list[str], notes: list[str], *, keep: bool
+) -> dict[str, list[Photo]]:
+    """Photos of other classes than the normal ones out of train and val: into test, if they are kept."""
+    unknown = [name for name in normal if name not in classes]
+    if unknown:
+        raise DataError(f"normal: no class {unknown[0]!r}; there are {', '.join(map(repr, classes[:20]))}.")
+    found = {name: list(photos) for name, photos in splits.items()}
+    for name in ("train", "val"):
+        others = [photo for photo in found[name] if photo.label not in normal]
+        found[name] = [photo for photo in found[name] if photo.label in normal]
+        if others:
+            notes.append(f"{len(others):,} items of other classes {'went to test' if keep else 'left out'}, of {name}")
+        if keep:
+            found["test"] += others
+    return found
 
 
 _LOST = {kind for kind, (_, bad) in KINDS.items() if bad} | {"other-file", "no-class", "not-a-file", "unsafe-path"}
@@ -198,33 +234,38 @@ def _as_assigned(splits: dict[str, list[Photo]], assigned: Mapping[str, str]) ->
     return found
 
 
-def _cut(photos: list[Photo], shares: dict[str, float], seed: int) -> dict[str, list[Photo]]:
+def _cut(photos: list[Photo], shares: dict[str, float], seed: int, *, labelled: bool) -> dict[str, list[Photo]]:
     """`shares` of the photos for val and test, the rest for train: stratified, by content, whole groups.
 
     A group of copies counts for the class of its first photo, in order of SHA-256 and label. Groups are taken in order
-    of a hash of (seed, group), so neither file names nor file order matter.
+    of a hash of (seed, group), so neither file names nor file order matter. Without `labelled` a class that is too
+    small makes one stock of all.
     """
     groups: dict[str, list[Photo]] = defaultdict(list)
     for photo in sorted(photos, key=lambda p: (p.sha256, p.label)):
         groups[photo.group].append(photo)
-    by_class: dict[str, list[list[Photo]]] = defaultdict(list)
-    for _, members in sorted(groups.items(), key=lambda item: hashlib.sha256(f"{seed} {item[0]}".encode()).digest()):
-        by_class[members[0].label].append(members)
+    ordered = sorted(groups.items(), key=lambda item: hashlib.sha256(f"{seed} {item[0]}".encode()).digest())
+    stocks: dict[str, deque[list[Photo]]] = {label: deque() for label in sorted({p.label for p in photos})}
+    for _, members in ordered:
+        stocks[members[0].label].append(members)
+    small = [label for label, stock in stocks.items() if len(stock) < 1 + len(shares)]
+    if small and not labelled:
+        stocks = {"": deque(members for _, members in ordered)}
+    if small and (labelled or len(ordered) < 1 + len(shares)):
+        which = f"class {small[0]!r} has {len(stocks[small[0]])}" if labelled else f"there are {len(ordered)}"
+        raise DataError(
+            f"{which} different photos; a split into {', '.join(['train', *shares])} needs at least "
+            f"{1 + len(shares)}. Add photos{' or remove the class' if labelled else ''}."
+        )
     splits: dict[str, list[Photo]] = {"train": [], **{name: [] for name in shares}}
-    for label in sorted({p.label for p in photos}):
-        stock = by_class[label]
-        if len(stock) < 1 + len(shares):
-            raise DataError(
-                f"class {label!r} has {len(stock)} different photos; a split into {', '.join(splits)} needs at least "
-                f"{1 + len(shares)}. Add photos or remove the class."
-            )
+    for stock in stocks.values():
         total = sum(len(members) for members in stock)
         for done, (name, share) in enumerate(shares.items()):
             wanted = max(1, round(share * total))
             taken: list[Photo] = []
             # One group must be left for each split that follows, train being the last.
             while stock and len(taken) < wanted and (not taken or len(stock) > len(shares) - done):
-                taken += stock.pop(0)
+                taken += stock.popleft()
             splits[name] += taken
         splits["train"] += [photo for members in stock for photo in members]
     return splits

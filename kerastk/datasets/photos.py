@@ -1,6 +1,6 @@
 """From DATA to batches in one call: source, check, split, pipeline."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -47,13 +47,15 @@ def open_photos(
     split_seed: int | None,
     strict: bool,
     max_bad: float,
-    image_size: int,
+    image_size: int | Callable[[Look], int],
     resize: str,
     augment: str,
     batch_size: int,
     threads: int,
     seed: int,
     balanced: bool = False,
+    labelled: bool = True,
+    normal: Sequence[str] = (),
     assigned: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PhotoData:
@@ -61,24 +63,27 @@ def open_photos(
 
     `source` is what `open_source` returns or takes. `split` is the user's own specification or None; `assigned` names
     the splits of photos that have one already, by SHA-256. With `balanced` an epoch of the training split shows each
-    class as often as any other.
+    class as often as any other. Without `labelled` photos need no class; `normal` classes are as in `settle`. Where
+    `image_size` is a function, it decides by the look at the photos.
 
     Raises:
         DataError: see `open_source` and `settle`.
     """
     if not isinstance(source, Source):
-        source = open_source(source)
+        source = open_source(source, labelled=labelled)
     look = check(source, threads=threads, progress=progress)
     manifest = settle(
-        look, split=split, fractions=fractions, split_seed=split_seed, strict=strict, max_bad=max_bad, assigned=assigned
-    )
+        look, split=split, fractions=fractions, split_seed=split_seed, strict=strict, max_bad=max_bad,
+        assigned=assigned, labelled=labelled, normal=normal,
+    )  # fmt: skip
+    size = image_size if isinstance(image_size, int) else image_size(look)
 
     def made(name: str) -> Split | None:
         photos = manifest.splits[name]
         if not photos:
             return None
         return Split(
-            photos, source.read, classes=manifest.classes, image_size=image_size, resize=resize,
+            photos, source.read, classes=manifest.classes, image_size=size, resize=resize,
             batch_size=batch_size, threads=threads, policy=policy(augment) if name == "train" else None, seed=seed,
             balanced=balanced,
         )  # fmt: skip

@@ -57,7 +57,7 @@ def csv_rows(path: Path) -> tuple[Iterator[Row], str]:
     def rows() -> Iterator[Row]:
         try:
             with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-                lines = _Lines(file, path)
+                lines = Lines(file, path)
                 reader = csv.DictReader(lines, strict=True)
                 has_split = _columns(reader.fieldnames or (), str(path))
                 for row in reader:
@@ -70,13 +70,13 @@ def csv_rows(path: Path) -> tuple[Iterator[Row], str]:
     return rows(), str(path)
 
 
-class _Lines:
+class Lines:
     """The lines of a CSV file, each within bounds."""
 
     def __init__(self, file: IO[str], path: Path):
         self._file, self._path, self._number = file, path, 0
 
-    def __iter__(self) -> "_Lines":
+    def __iter__(self) -> "Lines":
         return self
 
     def __next__(self) -> str:
