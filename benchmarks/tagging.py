@@ -77,13 +77,21 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all processes of a benchmark share. `peers` is another Python, `peer_versions` what it has."""
+    """What all processes of a benchmark share. `peers` is another Python, `peer_versions` what it has.
+
+    `epochs` are those of a try, `flair_epochs` those of Flair, whose own 100 take hours; None for each system's own.
+    """
 
     work: Path
     vectors: Path
     peers: str | None
     peer_versions: dict[str, str | None]
     epochs: int | None
+    flair_epochs: int | None
+
+    def epochs_of(self, way: str) -> int | None:
+        """The epochs that a way is held to."""
+        return self.epochs or (self.flair_epochs if way == "flair" else None)
 
 
 # Measuring: the parent. It must stay small: whatever computes is a process of `tagging_ours` or `tagging_peers`.
@@ -128,7 +136,7 @@ def run_way(corpus: Corpus, way: str, seed: int, setting: Setting) -> list[Row]:
     options = recipe_of(corpus) | OURS.get(way, {}) | ({"vectors": str(setting.vectors)} if way == "vectors" else {})
     job = new_job(
         place / f"{way}-{seed}", way=way, corpus=str(place / "corpus"), files=corpus.files, scheme=scheme, seed=seed,
-        epochs=setting.epochs, options=options, timed_words=1 if setting.epochs else TIMED_WORDS,
+        epochs=setting.epochs_of(way), options=options, timed_words=1 if setting.epochs else TIMED_WORDS,
     )  # fmt: skip
     script, python = ("tagging_ours.py", sys.executable) if way in OURS else ("tagging_peers.py", setting.peers)
     usage, trained = process(script, "train", job, python=python)
@@ -162,7 +170,7 @@ def parts(corpora: list[Corpus], seeds: list[int], ways: list[str], setting: Set
             continue
         place = {"data": corpus.name, "seed": seed, "way": way}
         version = code_hash(Path(kerastk.__file__).parent) if way in OURS else setting.peer_versions[way]
-        marks = {"digest": corpus.digest, "version": version, "epochs": setting.epochs}
+        marks = {"digest": corpus.digest, "version": version, "epochs": setting.epochs_of(way)}
         if way in OURS:
             marks["recipe"] = recipe_of(corpus)
         if way == "vectors":
@@ -216,8 +224,9 @@ def table(by_way: dict[tuple[str, str], dict[int, Row]]) -> str:
         each = ", ".join(f"{seed}: {100 * row['score']:.2f}" for seed, row in by_seed.items())
         spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
         broken = [row["faults"] for row in rows if "faults" in row]
+        limit = f", {rows[0]['epochs']} epochs" if way == "flair" and rows[0]["epochs"] else ""
         cells = [
-            data, way, rows[0]["figure"], f"{statistics.mean(scores):.2f}{spread} ({each})",
+            data, f"{way}{limit}", rows[0]["figure"], f"{statistics.mean(scores):.2f}{spread} ({each})",
             speed(rows, "training_speed"), speed(rows, "prediction_speed"), f"{sum(broken)}" if broken else "-",
             f"{statistics.median(row['seconds'] for row in rows):.0f}", f"{max(row['memory_mb'] for row in rows):.0f}",
         ]  # fmt: skip
@@ -403,6 +412,9 @@ def possible(ways: list[str], setting: Setting) -> list[str]:
 @click.option("--seeds", default="0,1,2", show_default=True, callback=numbers, help="Seeds of weights and order.")
 @click.option("--only", default=",".join(WAYS), show_default=True, callback=some_of(WAYS), help="Which ways to run.")
 @click.option("--epochs", type=click.IntRange(1), help="Of all systems, to try the benchmark; writes no results.")
+@click.option(
+    "--flair-epochs", type=click.IntRange(1), help="Of Flair alone, which else takes up to 100; its row says so."
+)
 @click.option("--results", type=Path, default=HERE / "RESULTS.md", help="Where the table goes.")
 @click.option("--work", type=Path, default=HERE.parent / "build" / "tagging-benchmark", help="Intermediate files.")
 @click.option("--report-only", is_flag=True, help="Write the table of what is measured; measure nothing.")
@@ -413,6 +425,7 @@ def main(
     seeds: list[int],
     only: list[str],
     epochs: int | None,
+    flair_epochs: int | None,
     results: Path,
     work: Path,
     report_only: bool,
@@ -424,7 +437,7 @@ def main(
     failures = 0
     if not report_only:
         vectors = (vectors or shared_folder() / "data" / "tagging" / GLOVE).resolve()
-        setting = Setting(work, vectors, peers, peer_versions(peers), epochs)
+        setting = Setting(work, vectors, peers, peer_versions(peers), epochs, flair_epochs)
         wanted = parts(present(data), seeds, possible(only, setting), setting)
         failures = measure_missing(wanted, ledger, done=done, shown=shown)
     trial = "--epochs" if epochs else None
