@@ -32,6 +32,10 @@ SCHEDULES = {
 }  # fmt: skip
 _SEVERAL = ("at",)
 PLATEAU_PATIENCE = 2
+# What an autoencoder learns to undo, and how much of it there may be: of Gaussian noise the standard deviation, in the
+# units of what the network sees; of the others the share of the values that are hit.
+NOISES = {"gaussian": (0.001, 10.0), "masking": (0.001, 0.99), "salt-pepper": (0.001, 0.99)}
+MOST_WIDTHS = 16
 # How often a run goes back from a loss that is no number.
 MOST_ROLLBACKS = 3
 
@@ -110,6 +114,51 @@ def schedule_numbers(text: str) -> tuple[str, dict[str, Any]]:
             )
         numbers[key] = found if key in _SEVERAL else found[0]
     return name, numbers
+
+
+def noise_numbers(text: str) -> tuple[str, float]:
+    """`gaussian:0.5` as ("gaussian", 0.5). Raises RecipeError."""
+    name, _, number = text.partition(":")
+    low, high = NOISES.get(name, (0.0, 0.0))
+    amount = _number(number)
+    if name not in NOISES or not low <= amount <= high:
+        kinds = ", ".join(f"{each} ({low:g} to {high:g})" for each, (low, high) in NOISES.items())
+        raise RecipeError(f"noise must be a kind and how much of it, like gaussian:0.5, of {kinds}; got {shown(text)}.")
+    return name, amount
+
+
+def sparsity_numbers(text: str) -> tuple[str, float, float]:
+    """`l1:0.001` as ("l1", 0.0, 0.001), `kl:0.05:0.2` as ("kl", 0.05, 0.2); the last is the weight, of kl 0.1 where
+    none is given. Raises RecipeError."""
+    name, *numbers = text.split(":")
+    values = [_number(each) for each in numbers]
+    if name == "l1" and len(values) == 1 and 0 < values[0] <= 1e6:
+        return name, 0.0, values[0]
+    if name == "kl" and len(values) in (1, 2) and 0 < values[0] < 1 and all(0 < each <= 1e6 for each in values):
+        return name, values[0], values[1] if len(values) == 2 else 0.1
+    raise RecipeError(
+        f"sparsity must be l1:WEIGHT or kl:SHARE[:WEIGHT] with a share between 0 and 1, like l1:0.001 or kl:0.05; "
+        f"got {shown(text)}."
+    )
+
+
+def layer_widths(text: str) -> tuple[int, ...]:
+    """`512,256` as (512, 256). Raises RecipeError."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[1-9][0-9]{0,4}", part) for part in parts) or len(parts) > MOST_WIDTHS:
+        raise RecipeError(
+            f"widths must be at most {MOST_WIDTHS} numbers from 1 to 99999 with commas between, like 512,256; "
+            f"got {shown(text)}."
+        )
+    return tuple(map(int, parts))
+
+
+def _number(text: str) -> float:
+    """The number that a text is; not a number where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def seconds(text: str) -> int:

@@ -107,6 +107,9 @@ class Run:
     predictions_conll = property(lambda self: self.path / "predictions.conll")
     predictions_csv = property(lambda self: self.path / "predictions.csv")
     mistakes_json = property(lambda self: self.path / "mistakes.json")
+    gallery_json = property(lambda self: self.path / "gallery.json")
+    encoder_keras = property(lambda self: self.path / "encoder.keras")
+    decoder_keras = property(lambda self: self.path / "decoder.keras")
     report_html = property(lambda self: self.path / "report.html")
 
     @property
@@ -198,6 +201,11 @@ class Run:
         return self._json(self.mistakes_json)
 
     @property
+    def gallery(self) -> dict[str, Any]:
+        """The content of gallery.json, of an autoencoder: the pictures that the report shows."""
+        return self._json(self.gallery_json)
+
+    @property
     def environment(self) -> dict[str, Any]:
         """The content of environment.json."""
         return self._json(self.environment_json)
@@ -285,6 +293,10 @@ class Run:
         """mistakes.json"""
         write_atomic(self.mistakes_json, json.dumps(content))
 
+    def write_gallery(self, content: dict[str, Any]) -> None:
+        """gallery.json, of an autoencoder."""
+        write_atomic(self.gallery_json, json.dumps(content))
+
     def write_report(self, page: str) -> None:
         """report.html"""
         write_atomic(self.report_html, page)
@@ -296,6 +308,11 @@ class Run:
     def write_model(self, model: Any) -> None:
         """model.keras"""
         with atomic_path(self.model_keras) as temporary:
+            model.save(temporary)
+
+    def write_part(self, name: str, model: Any) -> None:
+        """encoder.keras or decoder.keras, of an autoencoder."""
+        with atomic_path({"encoder": self.encoder_keras, "decoder": self.decoder_keras}[name]) as temporary:
             model.save(temporary)
 
     def write_last(self, model: Any) -> None:
@@ -314,7 +331,8 @@ class Run:
 
     def _write_csv(self, path: Path, rows: list[dict]) -> None:
         text = io.StringIO(newline="")
-        write = csv_writer(text, list(rows[0]) if rows else [])
+        # Phases may have figures of their own.
+        write = csv_writer(text, list(dict.fromkeys(name for row in rows for name in row)))
         for row in rows:
             write(row)
         write_atomic(path, text.getvalue())

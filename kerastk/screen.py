@@ -69,7 +69,7 @@ class Screen:
         labels = plan.data.labels
         shown = labels if len(labels) <= 30 else labels[:27]
         for label in shown:
-            table.add_row(_shown(label), *(str(counts[name][label]) for name in names))
+            table.add_row(_shown(label) or "(no label)", *(str(counts[name][label]) for name in names))
         if len(shown) < len(labels):
             table.add_row(f"... {len(labels) - len(shown)} more", *("" for _ in names))
         table.add_row("all", *(str(sum(counts[name].values())) for name in names), style="bold")
@@ -87,7 +87,7 @@ class Screen:
         )
 
     def _phase(self, phase: "Phase | Probe", plan: "Plan") -> None:
-        what = {"head": "the head", "all": "everything"}.get(phase.unfreeze)
+        what = {"head": "the head", "all": "everything", "rbm": "a Boltzmann machine"}.get(phase.unfreeze)
         what = what or (
             "the head and the top stage" if phase.unfreeze == 1 else f"the head and the top {phase.unfreeze} stages"
         )
@@ -258,13 +258,42 @@ class Screen:
         self.figures("test" if "test" in metrics else "validation", metrics.get("test", metrics["validation"]))
         if run.report_html.exists():
             self.console.print(f"report   {_shown(str(run.report_html))}")
-        what = "PHOTOS --out answers.csv" if "photos" in metrics["validation"] else "--text '...'"
+        what = "--text '...'" if "sentences" in metrics["validation"] else "PHOTOS --out answers.csv"
+        if "error" in metrics["validation"]:
+            what = "ITEMS --out scores.csv"
         self.console.print(f"use      kerastk predict {_shown(str(run.path))} {what}")
 
     def figures(self, name: str, figures: dict[str, Any]) -> None:
         """One split's figures in a line."""
+        if "error" in figures:
+            self._reconstructed(name, figures)
+            return
         said = _of_photos(figures) if "photos" in figures else _of_sentences(figures)
         self.console.print(f"{name:8s} {said}", style="bold")
+
+    def _reconstructed(self, name: str, figures: dict[str, Any]) -> None:
+        """The errors of an autoencoder beside those of linear codes of the same size, and what else it is good for."""
+        low, high = figures["error_95"]
+        self.console.print(
+            f"{name:8s} error {figures['error']:.2f} an item (95 %: {low:.2f} to {high:.2f}; "
+            f"{_count(figures['items'], 'item')}), PSNR {figures['psnr']:.1f} dB", style="bold",
+        )  # fmt: skip
+        for rival, found in figures["rivals"].items():
+            self.console.print(f"{'':8s} error {found['error']:.2f} by {rival} with a code of the same size")
+        if "elbo" in figures:
+            self.console.print(
+                f"{'':8s} evidence lower bound {figures['elbo']:.2f} nats: reconstruction {figures['nats']:.2f}, "
+                f"KL {figures['kl']:.2f}; {figures['prior']['active']} of {figures['prior']['numbers']} numbers in use"
+            )
+        if "denoised" in figures:
+            before, after = figures["denoised"]["psnr_before"], figures["denoised"]["psnr_after"]
+            self.console.print(f"{'':8s} denoised: PSNR {before:.1f} -> {after:.1f} dB ({after - before:+.1f})")
+        found = figures["anomalies"]
+        if "auroc" in found:
+            self.console.print(
+                f"{'':8s} anomalies: AUROC {found['auroc']:.3f}, average precision {found['average_precision']:.3f}; "
+                f"{100 * found['found']:.1f} % found at {100 * found['false_alarms']:.1f} % false alarms"
+            )
 
     def per_class(self, figures: dict[str, Any]) -> None:
         """Precision, recall and F1 of each class."""

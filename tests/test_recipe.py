@@ -260,7 +260,7 @@ def test_an_unknown_key_gets_the_nearest_names():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"epochs = 3", "task must be one of finetune, tag; got None"),
+        (b"epochs = 3", "task must be one of finetune, tag, autoencode; got None"),
         (b'task = "segment"', "task must be one of finetune, tag; got 'segment'"),
         (b"epochs = = 3", "is not TOML"),
         (b"\xff\xfe", "is not TOML"),

@@ -22,7 +22,7 @@ from kerastk.errors import DataError, PhotoError
 
 Batch = tuple[np.ndarray, np.ndarray]
 # Keeps these draws apart from all others of a seed.
-_MIXING = 0x6D6978
+_VARYING = 0x6D6978
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -207,6 +207,8 @@ class Split(Rows):
         return (photo.width, photo.height) if self.resize == "crop" else (1, 1)
 
 
+# What is done to the items and labels of a batch by draws of a generator: inputs and targets of a network.
+Vary = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[Any, Any]]
 Mix = Callable[[np.ndarray, np.random.Generator], tuple[Any, np.ndarray, float]]
 
 
@@ -253,32 +255,41 @@ def blended(mixup: float, cutmix: float) -> Mix:
     return mix
 
 
-class Mixed(grain.IterDataset):
-    """Batches whose items are mixed by `mix`, and the labels with them: `share` of the own, the rest of the partner's.
+def mixing(mix: Mix) -> Vary:
+    """Items mixed by `mix`, and the labels with them: `share` of the own, the rest of the partner's."""
+
+    def vary(items: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> tuple[Any, np.ndarray]:
+        mixed, partner, share = mix(items, random)
+        share = np.float32(share)
+        return mixed, share * labels + (1 - share) * labels[partner]
+
+    return vary
+
+
+class Varied(grain.IterDataset):
+    """Batches as `vary` makes them anew each time.
 
     The draws depend on (seed, step) alone; `first` is the number of the first batch since the training began.
     """
 
-    def __init__(self, parent: grain.IterDataset, mix: Mix, seed: int, first: int):
+    def __init__(self, parent: grain.IterDataset, vary: Vary, seed: int, first: int):
         super().__init__(parent)
-        self._mix, self._seed, self._first = mix, seed, first
+        self._vary, self._seed, self._first = vary, seed, first
 
     def __iter__(self) -> grain.DatasetIterator:
-        return _MixedIterator(iter(self._parent), self._mix, self._seed, self._first)
+        return _VariedIterator(iter(self._parent), self._vary, self._seed, self._first)
 
 
-class _MixedIterator(grain.DatasetIterator):
-    def __init__(self, parent: grain.DatasetIterator, mix: Mix, seed: int, first: int):
+class _VariedIterator(grain.DatasetIterator):
+    def __init__(self, parent: grain.DatasetIterator, vary: Vary, seed: int, first: int):
         super().__init__(parent)
-        self._mix, self._seed, self._step = mix, seed, first
+        self._vary, self._seed, self._step = vary, seed, first
 
-    def __next__(self) -> tuple[Any, np.ndarray]:
+    def __next__(self) -> tuple[Any, Any]:
         items, labels = next(self._parent)
-        random = np.random.default_rng([self._seed, self._step, _MIXING])
+        random = np.random.default_rng([self._seed, self._step, _VARYING])
         self._step += 1
-        mixed, partner, share = self._mix(items, random)
-        share = np.float32(share)
-        return mixed, share * labels + (1 - share) * labels[partner]
+        return self._vary(items, labels, random)
 
     def get_state(self) -> dict:
         return {"parent": self._parent.get_state(), "step": self._step}

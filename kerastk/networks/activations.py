@@ -40,6 +40,10 @@ ACTIVATIONS = {
         make=lambda: keras.layers.Activation("silu"), formula="x / (1 + exp(-x))",
         source="Ramachandran et al. 2017, arXiv:1710.05941",
     ),
+    "sigmoid": Activation(
+        make=lambda: keras.layers.Activation("sigmoid"), formula="1 / (1 + exp(-x))",
+        source="Rumelhart et al. 1986, Nature 323",
+    ),
     "gelu": Activation(
         make=lambda: keras.layers.Activation("gelu"), formula="x times the normal distribution function of x",
         source="Hendrycks and Gimpel 2016, arXiv:1606.08415",

@@ -24,6 +24,8 @@ from kerastk.training import probe, results
 from kerastk.training.callbacks import ClassValidation
 from kerastk.training.losses import class_weights, loss
 from kerastk.training.phases import Phase, Probe, prepare
+from kerastk.training.plan import Plan
+from kerastk.training.tensorboard import Events
 
 # What TensorBoard's table of runs has beside their figures.
 COLUMNS, COMPARED = results.COLUMNS, ("base", "batch_size", "epochs", "learning_rate", "unfreeze")
@@ -163,7 +165,7 @@ def too_large(model: keras.Model, data: PhotoData) -> str | None:
     return probe.fits(rows, features(model).shape[-1], len(data.classes))
 
 
-def phases(recipe: Finetune) -> list[Phase | Probe]:
+def phases(recipe: Finetune, model: keras.Model, data: PhotoData) -> list[Phase | Probe]:
     """The phases of a resolved recipe."""
     curve = {}
     if recipe.schedule is not None:
@@ -222,6 +224,11 @@ def notes(recipe: Finetune, resolved: Finetune, model: keras.Model, data: PhotoD
 def validation(recipe: Finetune, model: keras.Model, data: PhotoData) -> ClassValidation:
     """What judges the model after each epoch."""
     return ClassValidation(balanced=recipe.balance != "none")
+
+
+def watching(plan: Plan, events: Events) -> list[keras.callbacks.Callback]:
+    """What looks on beside what every run has: nothing."""
+    return []
 
 
 def nothing(data: PhotoData) -> tuple[np.ndarray, np.ndarray]:

@@ -168,7 +168,7 @@ def resolve(recipe: Tag, model: keras.Model, data: SentenceData, **found: Any) -
     )  # fmt: skip
 
 
-def phases(recipe: Tag) -> list[Phase]:
+def phases(recipe: Tag, model: keras.Model, data: SentenceData) -> list[Phase]:
     """The one phase of a resolved recipe."""
     name, numbers = schedule_numbers(recipe.schedule)
     rate = None if recipe.learning_rate == "auto" else recipe.learning_rate
@@ -229,6 +229,11 @@ def notes(recipe: Tag, resolved: Tag, model: keras.Model, data: SentenceData) ->
 def validation(recipe: Tag, model: keras.Model, data: SentenceData) -> TagValidation:
     """What judges the model after each epoch."""
     return TagValidation(model, data.manifest.scheme)
+
+
+def watching(plan: Plan, events: Events) -> list[keras.callbacks.Callback]:
+    """What looks on beside what every run has: nothing."""
+    return []
 
 
 def nothing(data: SentenceData) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from kerastk.errors import RecipeError
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 # What stays in float32 whatever the precision: the logits, the probabilities and the scaling of pixel values.
-_FLOAT32_NAMES = ("head", "probabilities")
+_FLOAT32_NAMES = ("head", "probabilities", "code", "log_variance", "reconstruction", "image")
 _FLOAT32_KINDS = (keras.layers.Rescaling, keras.layers.Normalization)
 
 

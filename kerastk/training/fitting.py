@@ -11,7 +11,7 @@ import grain
 import keras
 import numpy as np
 
-from kerastk.datasets.pipeline import Mix, Mixed, Rows, Shown, blended, paired
+from kerastk.datasets.pipeline import Rows, Shown, Varied, Vary, blended, mixing, paired
 from kerastk.errors import Diverged, KerastkError, RunError, Stopped
 from kerastk.evaluation.metrics import equal_classes, log_loss
 from kerastk.evaluation.neighbours import Neighbours
@@ -107,7 +107,9 @@ class Fitting:
                         raise Ended("--time is up")
                     self.rows.phase = phase.name
                     self._one(phase)
-                    if self.neighbours is None:
+                    if isinstance(phase, Phase) and phase.closing is not None:
+                        phase.closing(self.model)
+                    elif self.neighbours is None:
                         self.best.restore()
                     if self.deadline is not None and self.deadline.up:
                         raise Ended("--time is up")
@@ -259,20 +261,19 @@ class Fitting:
             train, val, choice = self._cached(phase, choice)
             start = choice.point.tensor
         self.rows.split, self.validation.rows = train, val
+        self.best.judging = phase.closing is None
         if phase.fresh and not self._momenta:
             self._momenta = quicken_statistics(self.model, train.steps)
         fitted = self.prepare(self.model, phase, start)
         if any(self.penalty):
             regularise(fitted, *self.penalty)
-        mix = blended(phase.mixup, phase.cutmix) if phase.blends else None
-        if phase.manifold_mixup:
-            mix = paired(phase.manifold_mixup)
+        self.validation.vary = vary = _varied(phase)
         if phase.learning_rate is None:
             if self._rate is None:
-                self._rate = self._range_test(phase, fitted, train, mix)
+                self._rate = self._range_test(phase, fitted, train, vary)
             phase = replace(phase, learning_rate=self._rate)
         phase = replace(phase, learning_rate=phase.learning_rate * 0.5**self.guard.rollbacks)
-        made = optimizer(phase, train.steps, model=self.model, **self.optimisation)
+        made = self._optimizer(phase, train.steps)
         if self.watched is not None:
             watch_gradients(made, self.model, fitted.trainable_variables, self.watched)
         made.build(fitted.trainable_variables)
@@ -289,7 +290,7 @@ class Fitting:
                 if first == until or fitted.stop_training:
                     break
                 fitted.fit(
-                    _batches(train, mix, first, until, skip),
+                    _batches(train, vary, first, until, skip),
                     initial_epoch=first,
                     epochs=until,
                     steps_per_epoch=train.steps - skip,
@@ -298,21 +299,26 @@ class Fitting:
                     shuffle=False,
                 )
             callbacks.end()
-        if self.best.epoch is None:
+        if self.best.epoch is None and self.best.judging:
             monitor = self.validation.monitor
             raise KerastkError(
                 f"{monitor} was never a number ({self.rows.rows[-1][monitor]}); try "
                 f"--learning-rate {phase.learning_rate / 10:g} or --precision float32."
             )
 
-    def _range_test(self, phase: Phase, fitted: keras.Model, train: Rows, mix: Mix | None) -> float:
+    def _optimizer(self, phase: Phase, steps: int, curve: Callable | None = None) -> keras.optimizers.Optimizer:
+        """The optimizer of a phase; `curve` as in `phases.optimizer`."""
+        numbers = {**self.optimisation, **phase.optimisation}
+        return optimizer(phase, steps, model=self.model, curve=curve, **numbers)
+
+    def _range_test(self, phase: Phase, fitted: keras.Model, train: Rows, vary: Vary | None) -> float:
         """The learning rate that a range test finds for a phase; `found` hears of it."""
 
         def batches(steps: int) -> Any:
-            return _batches(train, mix, 0, -(-steps // train.steps))
+            return _batches(train, vary, 0, -(-steps // train.steps))
 
         def made(curve: Callable) -> keras.optimizers.Optimizer:
-            return optimizer(phase, train.steps, model=self.model, curve=curve, **self.optimisation)
+            return self._optimizer(phase, train.steps, curve)
 
         result = range_test(fitted, batches, made, self.objective["loss"])
         self.screen.ranged(result)
@@ -343,13 +349,20 @@ class Fitting:
         return train, val, Choice(point, choice.views, choice.size, choice.frozen_share)
 
 
-def _batches(train: Rows, mix: Mix | None, first: int, last: int, skip: int = 0) -> grain.IterDataset:
+def _batches(train: Rows, vary: Vary | None, first: int, last: int, skip: int = 0) -> grain.IterDataset:
     """What `fit` gets for the epochs from `first` to before `last`, less `skip` steps."""
     batches = train.batches(first, last, skip)
-    if mix is not None:
-        batches = Mixed(batches, mix, train.seed, first * train.steps + skip)
+    if vary is not None:
+        batches = Varied(batches, vary, train.seed, first * train.steps + skip)
     shown = train.shown
     return Shown(batches, shown) if shown else batches
+
+
+def _varied(phase: Phase) -> Vary | None:
+    """What is done to each batch of a phase."""
+    if phase.manifold_mixup:
+        return mixing(paired(phase.manifold_mixup))
+    return mixing(blended(phase.mixup, phase.cutmix)) if phase.blends else phase.vary
 
 
 def _described(choice: Choice) -> dict[str, Any] | None:

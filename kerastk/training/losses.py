@@ -9,6 +9,8 @@ from keras import ops
 
 from kerastk.errors import DataError, RecipeError
 
+# Pixels of a side of the windows that SSIM compares.
+_WINDOW = 11
 # Below this, 1 - p is no more than float32's rounding of p, and a power of it has no usable slope.
 _SMALLEST = 1e-7
 CLASSIFYING = ("cross_entropy", "focal")
@@ -122,3 +124,28 @@ class FocalCrossEntropy(keras.losses.Loss):
         """What the constructor takes."""
         own = {"gamma": self.gamma, "label_smoothing": self.label_smoothing, "class_weights": self.class_weights}
         return {**super().get_config(), **own}
+
+
+def ssim(one: keras.KerasTensor, other: keras.KerasTensor) -> keras.KerasTensor:
+    """The structural similarity of images, (batch, height, width, channels) from 0 to 1 -> (batch,), at most 1.
+
+    Wang et al. 2004, IEEE TIP 13(4): Gaussian windows of deviation 1.5 and 11 pixels, as far as they lie inside.
+
+    Raises:
+        RecipeError: the images are smaller than a window.
+    """
+    channels = one.shape[-1]
+    if min(one.shape[1:3]) < _WINDOW:
+        raise RecipeError(f"ssim needs images of at least {_WINDOW} pixels; got {one.shape[1]} x {one.shape[2]}.")
+    places = np.arange(_WINDOW) - _WINDOW // 2
+    line = np.exp(-(places**2) / (2 * 1.5**2))
+    window = np.outer(line, line) / line.sum() ** 2
+    kernel = ops.convert_to_tensor(np.repeat(window[:, :, None, None], channels, axis=2).astype(np.float32))
+
+    def mean(values: keras.KerasTensor) -> keras.KerasTensor:
+        return ops.depthwise_conv(values, kernel, padding="valid", data_format="channels_last")
+
+    first, second = mean(one), mean(other)
+    both, spread = mean(one * other) - first * second, mean(one**2 + other**2) - first**2 - second**2
+    light = (2 * first * second + 0.01**2) / (first**2 + second**2 + 0.01**2)
+    return ops.mean(light * (2 * both + 0.03**2) / (spread + 0.03**2), axis=(1, 2, 3))

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from kerastk.datasets.pipeline import Vary
 from kerastk.networks.classifier import logits_model
 from kerastk.networks.cuts import blocks, cache_cut, cut_for, split_at
 from kerastk.training import optimizers, schedules
@@ -33,6 +34,13 @@ class Phase:
     manifold_mixup: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    # What is done to each batch, where none of these does.
+    vary: Vary | None = None
+    # What its optimizer has other than the recipe says.
+    optimisation: Mapping[str, Any] = field(default_factory=dict)
+    # What is done with the model at its end, in place of going back to the best weights. The figures of such a phase
+    # choose no model.
+    closing: Callable[[keras.Model], None] | None = None
 
     @property
     def blends(self) -> bool:
@@ -52,6 +60,7 @@ class Probe:
 
 def release(model: keras.Model) -> None:
     """Make every layer trainable again: what a phase froze would be saved with the model."""
+    model.trainable = True
     for layer in model.layers:
         layer.trainable = True
 

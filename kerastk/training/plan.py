@@ -92,7 +92,7 @@ def plan(recipe: Recipe, *, data: Any = None, screen: Screen, dry: bool = False,
         stem = None if recipe.name else task.stem(recipe, source)
         name = recipe.name or next_name(Path(recipe.runs), stem)
         resolved = task.resolve(recipe, model, opened, precision=precision, device=device, name=name)
-        phases = task.phases(resolved)
+        phases = task.phases(resolved, model, opened)
         trainable = {}
         for phase in phases:
             weights = task.trained(model, phase).trainable_weights

@@ -13,7 +13,7 @@ from kerastk.screen import printable
 # So many photos are shown at most.
 POINTS = 2000
 # Pixels of a photo's side; TensorBoard takes a square of 8,192 for all of them.
-_SIDE = 48
+SIDE = 48
 
 
 class Observer:
@@ -42,35 +42,39 @@ class Observer:
             if self._passed in self._wanted:
                 self._wanted.remove(self._passed)
                 self._features.append(row)
-                self.thumbnails.append(thumbnail(image, min(_SIDE, len(image))))
+                self.thumbnails.append(thumbnail(image, min(SIDE, len(image))))
             self._passed += 1
         return found["answer"]
 
 
 def projector_files(
-    features: np.ndarray, thumbnails: Sequence[np.ndarray], columns: dict[str, Sequence[str]]
-) -> dict[str, str | bytes]:
+    features: np.ndarray, thumbnails: Sequence[np.ndarray] | None, columns: dict[str, Sequence[str]],
+    what: str = "features of the validation photos",
+) -> dict[str, str | bytes]:  # fmt: skip
     """The files of the projector by name, in the order in which to write them.
 
-    `features` is (photos, features) float32; `columns`, two or more, what is written beside each photo, by head.
+    `features` is (photos, features) float32, called `what`; `columns`, two or more, what is written beside each photo,
+    by head. Without `thumbnails` points are dots.
     """
     from google.protobuf import text_format
     from tensorboard.plugins.projector import ProjectorConfig
 
-    side = len(thumbnails[0])
     config = ProjectorConfig()
     shown = config.embeddings.add(
-        tensor_name="features of the validation photos", tensor_shape=features.shape, tensor_path="features.bytes",
+        tensor_name=what, tensor_shape=features.shape, tensor_path="features.bytes",
         metadata_path="photos.tsv",
     )  # fmt: skip
-    shown.sprite.image_path = "photos.jpg"
-    shown.sprite.single_image_dim.extend([side, side])
+    sprite: dict[str, str | bytes] = {}
+    if thumbnails is not None:
+        shown.sprite.image_path = "photos.jpg"
+        shown.sprite.single_image_dim.extend([len(thumbnails[0])] * 2)
+        sprite["photos.jpg"] = to_jpeg(photo_grid(thumbnails, math.ceil(math.sqrt(len(thumbnails)))))
     # A name may hold a tab or a line's end.
     rows = [list(columns), *([printable(text) for text in row] for row in zip(*columns.values(), strict=True))]
     return {
         "features.bytes": _no_text(features.astype("<f4").tobytes()),
         "photos.tsv": "".join("\t".join(row) + "\n" for row in rows),
-        "photos.jpg": to_jpeg(photo_grid(thumbnails, math.ceil(math.sqrt(len(thumbnails))))),
+        **sprite,
         "projector_config.pbtxt": text_format.MessageToString(config),
     }
 

@@ -228,7 +228,7 @@ def _execute(
     if averaged is not None:
         judging = [averaged, *judging, averaged.back]
     steering = [each for each in (deadline, plateau) if each is not None]
-    watching = _watching(recipe, events, screen)
+    watching = [*_watching(recipe, events, screen), *task.watching(plan, events)]
     rows.sinks.append(lambda row: run.write_log(rows.rows))
 
     def rewind(state: dict[str, Any]) -> None:

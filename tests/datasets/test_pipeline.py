@@ -10,7 +10,7 @@ from kerastk.datasets.augment import POLICIES
 from kerastk.datasets.check import Photo
 from kerastk.datasets.images import decode, to_png
 from kerastk.datasets.photos import open_photos
-from kerastk.datasets.pipeline import Mixed, Split, balanced_order, blended, epoch_order, paired
+from kerastk.datasets.pipeline import Split, Varied, balanced_order, blended, epoch_order, mixing, paired
 from kerastk.errors import DataError
 
 SIZE = 16
@@ -146,7 +146,7 @@ def test_without_its_first_batches_a_pass_is_as_with_them(split, skip):
 
 
 def mixed(split, strength=0.4, *, seed=0, skip=0):
-    return list(Mixed(split.batches(0, 2, skip), paired(strength), seed, skip))
+    return list(Varied(split.batches(0, 2, skip), mixing(paired(strength)), seed, skip))
 
 
 def test_mixing_gives_each_row_a_partner_and_mixes_the_labels(split):
@@ -211,7 +211,7 @@ def test_cutmix_puts_one_box_of_the_partner_in_and_its_area_is_the_share():
 def test_the_labels_are_mixed_as_the_photos_are(split):
     training = split(policy="none", batch_size=5)
     for number, ((images, labels), (made, soft)) in enumerate(
-        zip(batches(training, 0, 2), Mixed(training.batches(0, 2), blended(0.4, 1.0), 0, 0), strict=True)
+        zip(batches(training, 0, 2), Varied(training.batches(0, 2), mixing(blended(0.4, 1.0)), 0, 0), strict=True)
     ):
         random = np.random.default_rng([0, number, 0x6D6978])
         expected, partner, share = blended(0.4, 1.0)(images, random)

@@ -5,7 +5,7 @@ import time
 import keras
 import numpy as np
 
-from kerastk.datasets.pipeline import Rows
+from kerastk.datasets.pipeline import Rows, Vary
 from kerastk.evaluation.metrics import cross_entropy, equal_classes, temperature
 from kerastk.evaluation.scores import of_rows
 from kerastk.training.callbacks.memory import Remembering
@@ -19,7 +19,8 @@ class Validation(keras.callbacks.Callback):
     """Adds a task's figures of the validation split to an epoch's logs (`figures`, their names with val_ in front).
 
     `monitor` is the one, the lower the better, by which the best model is chosen. `temperature` is what the logits
-    should be divided by. `rows` is set before each phase; `seconds` is what the last look took.
+    should be divided by. `rows`, and `vary`, which the training batches pass through, are set before each phase;
+    `seconds` is what the last look took.
     """
 
     monitor = ""
@@ -27,6 +28,7 @@ class Validation(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self.rows: Rows | None = None
+        self.vary: Vary | None = None
         self.temperature = 1.0
         self.seconds = 0.0
 
@@ -101,7 +103,8 @@ class Best(Kept):
     """Keeps the weights with the lowest validation figure over all phases, and stops a phase without progress.
 
     One object serves the whole run; `on_train_begin` starts the patience anew, but never forgets the best. Of a phase
-    the first `start_from_epoch` epochs and a progress of no more than `min_delta` do not count for the patience.
+    the first `start_from_epoch` epochs and a progress of no more than `min_delta` do not count for the patience. Where
+    it is not `judging` it lets everything pass; it is set before each phase.
     """
 
     remembered = ("value", *Kept.remembered, "_phase_value", "_phase_epochs", "_waited")
@@ -113,6 +116,7 @@ class Best(Kept):
         super().__init__(source, validation)
         self.patience, self.min_delta, self.start_from_epoch = patience, min_delta, start_from_epoch
         self.value = float("inf")
+        self.judging = True
         self._phase_value = float("inf")
         self._phase_epochs, self._waited = 0, 0
 
@@ -122,6 +126,8 @@ class Best(Kept):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Compare, keep, count."""
+        if not self.judging:
+            return
         value = float((logs or {})[self.validation.monitor])
         self.consider(value, epoch + 1, self.validation.temperature)
         self._phase_epochs += 1
