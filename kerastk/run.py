@@ -110,6 +110,8 @@ class Run:
     gallery_json = property(lambda self: self.path / "gallery.json")
     encoder_keras = property(lambda self: self.path / "encoder.keras")
     decoder_keras = property(lambda self: self.path / "decoder.keras")
+    features_keras = property(lambda self: self.path / "features.keras")
+    features_npz = property(lambda self: self.path / "features.npz")
     report_html = property(lambda self: self.path / "report.html")
 
     @property
@@ -314,6 +316,12 @@ class Run:
         """encoder.keras or decoder.keras, of an autoencoder."""
         with atomic_path({"encoder": self.encoder_keras, "decoder": self.decoder_keras}[name]) as temporary:
             model.save(temporary)
+
+    def write_features(self, model: Any, distance: Any) -> None:
+        """features.keras and features.npz, of an autoencoder with a second score."""
+        with atomic_path(self.features_keras) as temporary:
+            model.save(temporary)
+        distance.save(self.features_npz)
 
     def write_last(self, model: Any) -> None:
         """last.keras, of a run with keep_last."""

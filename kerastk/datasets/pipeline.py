@@ -159,6 +159,13 @@ class Split(Rows):
         label[self.truth_of(number)] = 1
         return self._pixels(number, self.policy, self.seed, epoch), label
 
+    def plain(self, image_size: int) -> "Split":
+        """The same photos at another size, in order and not augmented."""
+        return Split(
+            self.photos, self._read, classes=self.classes, image_size=image_size, resize=self.resize,
+            batch_size=self.batch_size, threads=self._threads,
+        )  # fmt: skip
+
     def batches(self, first: int, last: int, skip: int = 0) -> grain.IterDataset:
         """See `Rows.batches`."""
         numbers = functools.lru_cache(maxsize=2)(self.numbers)

@@ -1,15 +1,18 @@
 """What is kept of the frozen work of a `Finetune` recipe, and where."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerastk.datasets.photos import PhotoData
+from kerastk.datasets.pipeline import Split
+from kerastk.networks.cuts import features
 from kerastk.notation import size_bytes
 from kerastk.recipe import CACHE_SIZE, Finetune
-from kerastk.training.cache import Activations, CacheError, Choice, choose
+from kerastk.training.cache import PLAIN, Activations, CacheError, Choice, Point, choose
 from kerastk.training.phases import Phase, Probe
 from kerastk.training.store import folder_of
 
@@ -32,6 +35,31 @@ def activations(recipe: Finetune, model: keras.Model) -> Activations:
     """What keeps the frozen part's values: in the cache's folder, or in memory for this run."""
     limit = size_bytes(recipe.cache_size or CACHE_SIZE)
     return Activations(model, identity(recipe), folder_of(recipe.cache), limit=limit)
+
+
+def vectors(
+    recipe: Finetune, model: keras.Model, split: Split, *, progress: Callable[[int, int], None],
+    warn: Callable[[str], None],
+) -> np.ndarray:  # fmt: skip
+    """The pooled features of a split's photos, (photos, features) float32, from the cache where they are there.
+
+    `model` has weights and precision of the recipe, all of whose values are settled.
+
+    Raises:
+        CacheError: a folder was named for them, and they cannot be kept there.
+    """
+    kept, point = activations(recipe, model), Point("features", features(model), "float32")
+    try:
+        return kept.features(split, [PLAIN], point, progress)
+    except CacheError as error:
+        if recipe.cache != "auto":
+            raise
+        warn(f"{error}; going on without it.")
+        kept.discard()
+        kept = kept.in_memory()
+        return kept.features(split, [PLAIN], point, progress)
+    finally:
+        kept.close()
 
 
 def identity(recipe: Finetune) -> dict[str, Any]:

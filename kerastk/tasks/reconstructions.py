@@ -6,15 +6,18 @@ import keras
 import numpy as np
 
 from kerastk.datasets.images import thumbnail
-from kerastk.datasets.photos import PhotoData
 from kerastk.datasets.pipeline import Rows, Varied
 from kerastk.evaluation import components, gallery, reconstruction
+from kerastk.evaluation.distance import NEIGHBOURS, Distance
 from kerastk.evaluation.gallery import grid
 from kerastk.evaluation.reconstruction import Answers
 from kerastk.networks.autoencoder import Standard, decoder, encoder
-from kerastk.recipe import Autoencode
+from kerastk.networks.bases import BASES, find
+from kerastk.networks.classifier import classifier, features_model
+from kerastk.recipe import Autoencode, Finetune
 from kerastk.run import Run
 from kerastk.screen import Screen
+from kerastk.tasks import frozen
 from kerastk.tasks.items import Data, examples, learned, shape_of, standard_of
 from kerastk.training.fitting import Fitting
 from kerastk.training.plan import Plan
@@ -26,20 +29,6 @@ from kerastk.training.tensorboard import Events, Writer
 # Items of the pictures.
 PICTURED = 12
 _FINAL = ("error", "psnr", "elbo", "nats", "kl")
-
-
-def contract(recipe: Autoencode, data: Data) -> dict[str, Any]:
-    """What a predictor must know to feed the model and to read its answers; goes into labels.json."""
-    shape, standard = shape_of(data), standard_of(data)
-    found: dict[str, Any] = {
-        "task": recipe.task, "items": "images" if standard is None else "rows", "shape": list(shape),
-        "latent": recipe.latent, "variational": recipe.variational, "score": "error",
-    }  # fmt: skip
-    if isinstance(data, PhotoData):
-        found |= {"image_size": shape[0], "resize": recipe.resize or "crop", "colour": "RGB", "dtype": "uint8"}
-    if standard is not None:
-        found |= {"columns": data.columns, "mean": standard.mean.tolist(), "deviation": standard.deviation.tolist()}
-    return found
 
 
 def open_board(plan: Plan, writer: Writer) -> None:
@@ -100,19 +89,27 @@ def conclude(plan: Plan, fitting: Fitting, run: Run, events: Events, screen: Scr
     for name, rows in splits.items():
         judged[name]["anomalies"] = reconstruction.detection(found[name].errors, _anomalous(recipe, rows), limit)
     last = "test" if "test" in splits else "validation"
-    run.write_predictions(_predictions(recipe, splits[last], found[last].errors, limit))
+    anomaly: dict[str, Any] = {
+        "score": "error", "threshold": limit, "false_alarms": recipe.false_alarms,
+        "calibrated_on": len(found["validation"].errors),
+    }  # fmt: skip
+    distances = None
+    if recipe.features is not None:
+        scores = _by_distance(plan, run, screen)
+        far = reconstruction.threshold(scores["validation"], recipe.false_alarms)
+        anomaly["distance"] = {"base": recipe.features, "threshold": far, "neighbours": NEIGHBOURS}
+        for name, rows in splits.items():
+            judged[name]["anomalies_by_distance"] = reconstruction.detection(
+                scores[name], _anomalous(recipe, rows), far
+            )
+        distances = scores[last]
+    run.write_predictions(_predictions(splits[last], found[last].errors, limit, distances))
     with dispensable(screen.warn, "the pictures are not kept for the report"):
         run.write_gallery(_gallery(plan, splits[last], found[last], last, rivals, standard))
     shown = _spread(len(data.val.photos), POINTS)
     run.write_projector(_projector(data, found["validation"], shown))
     _write_board(plan, judged, fitting, events)
-    calibrated = len(found["validation"].errors)
-    return {
-        **judged,
-        "anomaly": {
-            "score": "error", "threshold": limit, "false_alarms": recipe.false_alarms, "calibrated_on": calibrated,
-        },
-    }  # fmt: skip
+    return {**judged, "anomaly": anomaly}
 
 
 def _rivals(plan: Plan, standard: Standard | None, values: int) -> dict[str, components.Components]:
@@ -191,11 +188,44 @@ def _anomalous(recipe: Autoencode, rows: Rows) -> np.ndarray:
     return np.array([bool(normal) and photo.label not in normal for photo in rows.photos])
 
 
-def _predictions(recipe: Autoencode, rows: Rows, errors: np.ndarray, limit: float) -> list[dict[str, Any]]:
-    return [
+def _by_distance(plan: Plan, run: Run, screen: Screen) -> dict[str, np.ndarray]:
+    """Of each split, how far its photos lie from the training photos in a pretrained network's features.
+
+    Writes that network and those features into the run.
+    """
+    base = BASES[plan.recipe.features]
+    recipe = finetuning(plan.recipe)
+    model = classifier(recipe.base, classes=2, image_size=base.image_size, dropout=0.0, weights="imagenet")
+    found = {}
+    for name, rows in (("train", plan.data.train), ("validation", plan.data.val), ("test", plan.data.test)):
+        if rows is not None:
+            with screen.working(f"features of {name}") as progress:
+                found[name] = frozen.vectors(
+                    recipe, model, rows.plain(base.image_size), progress=progress, warn=screen.warn
+                )
+    distance = Distance(found.pop("train"))
+    run.write_features(features_model(model), distance)
+    return {name: distance(vectors) for name, vectors in found.items()}
+
+
+def finetuning(recipe: Autoencode) -> Finetune:
+    """What says how photos become features of the network that `features` names, as fine-tuning says it."""
+    base = find(recipe.features)
+    return Finetune(
+        base=base, image_size=BASES[base].image_size, resize=recipe.resize or "crop", precision="float32",
+        device=recipe.device,
+    )  # fmt: skip
+
+
+def _predictions(rows: Rows, errors: np.ndarray, limit: float, distances: np.ndarray | None) -> list[dict[str, Any]]:
+    """Rows of path, label, score (the error) and whether that makes an anomaly; and distance, where there is one."""
+    found = [
         {"path": photo.path, "label": photo.label, "score": f"{error:.6g}", "anomaly": int(error > limit)}
         for photo, error in zip(rows.photos, errors.tolist(), strict=True)
     ]
+    for row, distance in zip(found, [] if distances is None else distances.tolist(), strict=distances is not None):
+        row["distance"] = f"{distance:.6g}"
+    return found
 
 
 def _projector(data: Data, found: Answers, shown: np.ndarray) -> dict[str, str | bytes]:

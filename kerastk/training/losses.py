@@ -134,13 +134,14 @@ def ssim(one: keras.KerasTensor, other: keras.KerasTensor) -> keras.KerasTensor:
     Raises:
         RecipeError: the images are smaller than a window.
     """
+    one, other = ops.convert_to_tensor(one), ops.convert_to_tensor(other)
     channels = one.shape[-1]
     if min(one.shape[1:3]) < _WINDOW:
         raise RecipeError(f"ssim needs images of at least {_WINDOW} pixels; got {one.shape[1]} x {one.shape[2]}.")
     places = np.arange(_WINDOW) - _WINDOW // 2
     line = np.exp(-(places**2) / (2 * 1.5**2))
     window = np.outer(line, line) / line.sum() ** 2
-    kernel = ops.convert_to_tensor(np.repeat(window[:, :, None, None], channels, axis=2).astype(np.float32))
+    kernel = ops.convert_to_tensor(np.repeat(window[:, :, None, None], channels, axis=2), dtype=one.dtype)
 
     def mean(values: keras.KerasTensor) -> keras.KerasTensor:
         return ops.depthwise_conv(values, kernel, padding="valid", data_format="channels_last")
