@@ -25,7 +25,8 @@ lint: .venv/ready
 
 # Needs a PyTorch of your own in .venv; its Linux wheel brings CUDA, so it is not in the lock.
 test-torch: .venv/ready
-	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/training/test_backends.py tests/networks/test_crf.py tests/networks/test_tagger.py
+	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/training/test_backends.py tests/networks/test_crf.py tests/networks/test_tagger.py \
+	    tests/networks/test_autoencoder.py tests/networks/test_rbm.py tests/training/test_reconstruction.py
 
 docs: .venv/ready
 	$(BIN)/python docs/make_cli_reference.py

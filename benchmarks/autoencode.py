@@ -155,13 +155,14 @@ def recipe_of(way: Way) -> Row:
 def parts(wanted: Iterable[Way], seeds: list[int], setting: Setting) -> Iterator[Part]:
     """Every way with every seed; figures count for the same files, recipe and code alone."""
     here = {**machine(), **versions("keras", "tensorflow", "kerastk")}
-    code, digests = code_hash(Path(kerastk.__file__).parent), {CURVES: CURVES}
+    code, digests = code_hash(Path(kerastk.__file__).parent), {}
     for seed in seeds:
         for way in wanted:
             # Principal components are the same for all seeds.
             if way.size and seed != seeds[0]:
                 continue
-            digests.setdefault(way.source, digest(Path(way.source)))
+            if way.source not in digests:
+                digests[way.source] = digest(way.source)
             marks = {
                 "digest": digests[way.source], "recipe": recipe_of(way), "options": options_of(way, setting),
                 "tried_epochs": setting.epochs, "version": setting.peer_versions["pyod"] if is_peer(way) else code,
@@ -172,9 +173,11 @@ def parts(wanted: Iterable[Way], seeds: list[int], setting: Setting) -> Iterator
             yield Part(f"{way.data}, seed {seed}: {way.name}", place, marks, {**here, "way_python": python}, run)
 
 
-def digest(path: Path) -> str:
-    """The start of a hash over the content of a file, or of all files in a folder."""
-    found = hashlib.sha256()
+def digest(source: str) -> str:
+    """The start of a hash over the content of a file, or of all files in a folder; what kerastk makes by its name."""
+    if source == CURVES:
+        return source
+    path, found = Path(source), hashlib.sha256()
     for each in sorted(path.iterdir()) if path.is_dir() else [path]:
         found.update(each.name.encode() + b"\0" + hashlib.sha256(each.read_bytes()).digest())
     return found.hexdigest()[:10]

@@ -162,8 +162,9 @@ def circumstances(rows: list[Row]) -> str:
         ". Seconds and memory are those of the whole training process, in which kerastk's runs have the test, PCA and "
         "the report, too. Errors are squared ones, summed over an image whose pixels are from 0 to 1, as one scorer "
         "finds them that opens the saved models in plain Keras; the interval is that of the mean over test images. "
-        "MNIST's training images are restored to within one grey level. The curves are kerastk's own, calibrated so "
-        "that PCA with 18 components misses what it misses in the paper."
+        "Logistic PCA here finds the code of each image by iteration. MNIST's training images are restored to within "
+        "one grey level. The curves are kerastk's own, calibrated so that PCA with 18 components misses what it misses "
+        "in the paper."
     )
 
 

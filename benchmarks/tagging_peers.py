@@ -181,8 +181,8 @@ def flair_train(job: Values) -> Values:
     trainer.register_hook(lambda **_: begins.append(time.perf_counter()), "before_training_epoch")
     trainer.register_hook(lambda **_: seconds.append(time.perf_counter() - begins[-1]), "after_training_epoch")
     trainer.train(Path(job["folder"]) / "flair", **({"max_epochs": job["epochs"]} if job["epochs"] else {}))
-    # The best weights are back in it. As a whole: what `SequenceTagger.load` makes of Flair's own file answers otherwise
-    # (0.15.1, with vectors of words that are trained from nothing).
+    # The best weights are back in it. As a whole: what `SequenceTagger.load` makes of Flair's own file answers
+    # otherwise (0.15.1, with vectors of words that are trained from nothing).
     torch.save(model, Path(job["folder"]) / "model.pt")
     words = sum(len(each["words"]) for each in data["train"])
     return {"words_per_second": [words / each for each in seconds[1:]]}

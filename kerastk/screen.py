@@ -318,13 +318,13 @@ class Screen:
             folds = column in ("run", "data")
             table.add_column(column, justify="right" if number else "left", no_wrap=not folds, overflow="fold")
         for run in found:
-            low, high = run.score_95 or (0, 0)
             of = " (val)" if run.split == "validation" else ""
+            score, interval = _of_run(run)
             cells = (
                 _shown(run.name),
                 run.state,
-                "" if run.score is None else f"{run.measure} {100 * run.score:.1f} %{of}",
-                "" if run.score_95 is None else f"{100 * low:.1f} to {100 * high:.1f}",
+                f"{run.measure} {score}{of}" if score else "",
+                interval,
                 "" if run.seconds is None else duration(run.seconds),
                 _shown((run.started or "")[:16].replace("T", " ")),
                 _shown(run.network or ""),
@@ -345,6 +345,20 @@ class Screen:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def _of_run(run: "Listed") -> tuple[str, str]:
+    """The score of a run and its interval: a share in percent, an error as it is."""
+    if run.score is None or run.score_95 is None:
+        return "", ""
+    low, high = run.score_95
+    if run.measure == "error":
+        return _plain(run.score), f"{_plain(low)} to {_plain(high)}"
+    return f"{100 * run.score:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _plain(error: float) -> str:
+    return f"{error:,.2f}" if error >= 1 or not error else f"{error:.3g}"
 
 
 # Where figures hold a row for each class, and what is counted there.

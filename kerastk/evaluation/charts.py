@@ -11,6 +11,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 20, 30
 # Beyond so many classes a confusion matrix has no numbers; beyond so many, no names.
 _NUMBERED, _NAMED = 16, 50
 _LEVELS = 10
+# Of a dot; and steps of a histogram.
+_RADIUS, _STEPS = 4, 48
+# The colour of what has none of its own.
+GREY = 8
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,15 @@ class Line:
     pieces: list[list[tuple[float, float]]]
     colour: int
     dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Points (x, y) from 0 to 1 under a name, and the number of their colour."""
+
+    name: str
+    colour: int
+    points: list[tuple[float, float]]
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
@@ -179,6 +192,73 @@ def _shaded(shares: np.ndarray, rows: np.ndarray, columns: np.ndarray, margin: f
                 opacity = 0.25 + 0.75 * level / _LEVELS
                 parts.append(Markup('<path class="{}" opacity="{:.2f}" d="{}"/>').format(kind, opacity, path))
     return parts
+
+
+def scatter(groups: Sequence[Group], title: str, *, side: int = 460) -> Markup:
+    """Points of a plane without axes, a group over the one before; its name stands in its middle, unless it is grey."""
+    inside = side - 2 * _RADIUS
+
+    def at(place: float) -> str:
+        return f"{_RADIUS + inside * place:.1f}"
+
+    parts, names = [], []
+    taken: list[tuple[float, float, float]] = []
+    for group in groups:
+        # A line of no length with a round end is a dot, in a few bytes.
+        path = "".join(f"M{at(x)} {at(y)}h0" for x, y in group.points)
+        dots = Markup('<path class="dots c{}" d="{}"/>').format(group.colour, path)
+        parts.append(Markup("<g><title>{}</title>{}</g>").format(group.name, dots) if group.name else dots)
+        if group.name and group.colour != GREY:
+            said = short(group.name, 16)
+            x, y = (_RADIUS + inside * place for place in _middle(group.points))
+            # Of names that would lie over each other, the legend has the others.
+            if all(abs(x - a) > 4.5 * (len(said) + size) or abs(y - b) > 16 for a, b, size in taken):
+                taken.append((x, y, len(said)))
+                names.append(_text(x, y + 5, said, "middle", "place"))
+    return _svg(side, side, title, [*parts, *names])
+
+
+def _middle(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The point that the others are nearest to; a mean may lie where there is none."""
+    places = np.array(points)
+    distances = [float(np.hypot(*(places - place).T).sum()) for place in places]
+    return points[int(np.argmin(distances))]
+
+
+def histogram(groups: Sequence[tuple[np.ndarray, int]], limit: float, title: str, *, height: int = 230) -> Markup:
+    """Which share of a group's values, given with its colour, lies in each of many steps; `limit` is marked.
+
+    Of values that lie far beyond the limit and nearly all others, it is told how many there are.
+    """
+    values = np.concatenate([each for each, _ in groups])
+    steps = ticks(float(values.min()), max(1.2 * limit, float(np.percentile(values, 99))), 7)
+    edges = np.linspace(steps[0], steps[-1], _STEPS + 1)
+    shares = [np.histogram(each, edges)[0] / max(1, len(each)) for each, _ in groups]
+    levels = ticks(0, max(max(float(share.max()) for share in shares), 0.01), 4)
+    floor = height - _BOTTOM
+
+    def across(x: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (x - steps[0]) / (steps[-1] - steps[0])
+
+    def down(share: float) -> float:
+        return _TOP + (floor - _TOP) * (1 - share / levels[-1])
+
+    parts = []
+    for level in levels:
+        parts.append(_line(_LEFT, down(level), _WIDTH - _RIGHT, down(level), "grid"))
+        parts.append(_text(_LEFT - 6, down(level) + 4, f"{100 * level:g} %", "end"))
+    parts += [_text(across(step), height - 10, f"{step:g}", "middle") for step in steps]
+    for share, (_, colour) in zip(shares, groups, strict=True):
+        tops = "".join(f"V{down(each):.1f}H{across(edges[place + 1]):.1f}" for place, each in enumerate(share.tolist()))
+        path = f"M{across(edges[0]):.1f} {floor}{tops}V{floor}z"
+        parts.append(Markup('<path class="area c{}" d="{}"/>').format(colour, path))
+    beyond = int((values > edges[-1]).sum())
+    parts.append(_line(across(limit), _TOP - 8, across(limit), floor, "limit"))
+    left = across(limit) < _WIDTH / 2
+    parts.append(_text(across(limit) + (5 if left else -5), _TOP - 2, "threshold", "start" if left else "end", "name"))
+    if beyond:
+        parts.append(_text(_WIDTH - _RIGHT, floor - 6, f"{beyond:,} further right", "end"))
+    return _svg(_WIDTH, height, title, parts)
 
 
 def _svg(width: float, height: float, title: str, parts: Sequence[Markup]) -> Markup:

@@ -1,5 +1,6 @@
 """A trained model measured on data it may or may not have seen."""
 
+import math
 import os
 from typing import Any
 
@@ -14,13 +15,15 @@ from kerastk.errors import DataError, RunError
 from kerastk.evaluation.metrics import classification
 from kerastk.evaluation.spans import tagging
 from kerastk.predictor import Predictor
+from kerastk.reconstructor import Reconstructor
 from kerastk.run import Run
 from kerastk.tagger import Tagger
 
 
-def evaluate(predictor: Predictor | Tagger, data: Any) -> dict[str, Any]:
-    """The figures of a predictor on all of `data`: see `evaluate_photos` and `evaluate_sentences`."""
-    return (evaluate_sentences if isinstance(predictor, Tagger) else evaluate_photos)(predictor, data)
+def evaluate(predictor: Predictor | Tagger | Reconstructor, data: Any) -> dict[str, Any]:
+    """The figures of a predictor on all of `data`: see `evaluate_photos`, `evaluate_sentences`, `evaluate_items`."""
+    measure = {Tagger: evaluate_sentences, Reconstructor: evaluate_items}.get(type(predictor), evaluate_photos)
+    return measure(predictor, data)
 
 
 def evaluate_sentences(tagger: Tagger, path: str | os.PathLike) -> dict[str, Any]:
@@ -94,3 +97,45 @@ def evaluate_photos(predictor: Predictor, data: Any) -> dict[str, Any]:
     if 0 < seen.sum() < len(seen):
         figures["unseen"] = classification(split.truth[~seen], scores[~seen], predictor.classes)
     return figures
+
+
+def evaluate_items(reconstructor: Reconstructor, data: Any) -> dict[str, Any]:
+    """The figures of all readable items of `data`, images or rows of numbers, which need no labels.
+
+    Beside those of `reconstruction.figures` there are, as `anomalies`, the share of them `above` the threshold and,
+    where it is known which are normal, what `reconstruction.detection` finds; `trained_on` (items that stand in the
+    run's training or validation split, by content), `unreadable`, and, where some but not all were trained on, the
+    figures of the rest as `unseen`. Where the recipe names normal classes, labels tell them; else all count as normal.
+
+    Raises:
+        DataError: no item can be read, they are not what the network takes, or it has no number for one.
+    """
+    from kerastk.evaluation import reconstruction
+
+    normal = reconstructor.recipe.normal_classes
+    found, known = reconstructor.collected(data), _seen(reconstructor.run)
+    errors, seen = [], []
+    for items, digests in found.batches(reconstructor.batch_size):
+        errors.append(reconstructor.score(items))
+        seen += [digest in known for digest in digests]
+    scores, trained_on = np.concatenate(errors), np.array(seen)
+    if not np.isfinite(scores).all():
+        path = found.paths[int(np.argmin(np.isfinite(scores)))]
+        raise DataError(f"{path}: the network's answer is no number, so far is it from what was learned; leave it out.")
+    anomalous = np.array([bool(normal) and label not in normal for label in found.labels])
+    told = not normal or all(found.labels)
+
+    def figures(chosen: np.ndarray) -> dict[str, Any]:
+        values, limit = scores[chosen], reconstructor.threshold
+        detected = reconstruction.detection(values, anomalous[chosen], limit) if told else {}
+        return {
+            **reconstruction.figures(values, math.prod(reconstructor.shape)),
+            "rivals": {},
+            "anomalies": {"above": float((values > limit).mean()), **detected},
+        }
+
+    all_of_them = figures(np.ones(len(scores), bool))
+    all_of_them |= {"trained_on": int(trained_on.sum()), "unreadable": found.unreadable}
+    if 0 < trained_on.sum() < len(scores):
+        all_of_them["unseen"] = figures(~trained_on)
+    return all_of_them

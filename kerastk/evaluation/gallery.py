@@ -13,7 +13,7 @@ from kerastk.evaluation.reconstruction import Answers, scaled
 from kerastk.networks.autoencoder import Standard, decoder
 
 # Items in a row, rows of samples, steps of a way from one code to another, points of the map.
-WIDE, DEEP, STEPS, POINTS = 12, 6, 12, 1000
+WIDE, DEEP, STEPS, POINTS = 12, 6, 12, 500
 # Columns of rows of numbers that are listed, those with the largest errors.
 LISTED = 30
 # Larger pictures are kept with losses.
@@ -104,8 +104,12 @@ def _points(codes: np.ndarray, labels: Sequence[int], seed: int) -> list[list[fl
         return []
     if flat.shape[1] > 2:
         from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits
 
-        flat = TSNE(perplexity=min(30.0, (len(flat) - 1) / 3), random_state=seed).fit_transform(flat)
+        # Of so few points a second thread costs more than it does, where the cores are busy many times more.
+        with threadpool_limits(1):
+            found = TSNE(perplexity=min(30.0, (len(flat) - 1) / 3), max_iter=500, random_state=seed)
+            flat = found.fit_transform(flat)
     flat = flat if flat.shape[1] == 2 else np.column_stack([flat, np.zeros(len(flat))])
     span = np.maximum(flat.max(axis=0) - flat.min(axis=0), 1e-9)
     places = (flat - flat.min(axis=0)) / span

@@ -7,7 +7,7 @@ from typing import Any
 
 from kerastk.errors import KerastkError, RunError
 from kerastk.evaluation.reading import believed, epochs, number, text
-from kerastk.recipe import Recipe, Tag
+from kerastk.recipe import Autoencode, Recipe, Tag
 from kerastk.run import Run
 
 # Any of these makes a folder one of a run.
@@ -19,7 +19,8 @@ class Listed:
     """A run in the list. `state` is complete, running, interrupted or damaged; what is not known is None.
 
     `score` and its 95 % interval are those of `split`: test, or validation where there is no test split; `measure` says
-    what they are, accuracy or the F1 of a tagger's spans. `started` is ISO 8601, `error` says what is damaged.
+    what they are: accuracy, the F1 of a tagger's spans, or the mean error of an autoencoder, which is no share and the
+    better the lower. `started` is ISO 8601, `error` says what is damaged.
     """
 
     name: str
@@ -80,7 +81,7 @@ def _listed(run: Run) -> Listed:
         with believed(run.environment_json):
             known["started"] = text(run.environment.get("started", ""), 100) or None
         recipe = run.recipe
-        known |= {"task": recipe.task, "network": _network(recipe), "data": recipe.data}
+        known |= {"task": recipe.task, "network": network(recipe), "data": recipe.data}
         if run.complete:
             return Listed(**known, **_figures(run), state="complete")
         rows = epochs(run) if run.log_csv.exists() else []
@@ -90,13 +91,16 @@ def _listed(run: Run) -> Listed:
         return Listed(**known, state="damaged", error=" ".join(str(error).split()))
 
 
-def _network(recipe: Recipe) -> str | None:
-    """What answers, in a word."""
+def network(recipe: Recipe) -> str | None:
+    """What answers, in a word; of an autoencoder with how many numbers its code has."""
+    if isinstance(recipe, Autoencode):
+        known = ("variational" if recipe.variational else recipe.kind, recipe.latent)
+        return "-".join(str(each) for each in known if each is not None) or None
     return f"{recipe.cell}-{recipe.output}" if isinstance(recipe, Tag) else getattr(recipe, "base", None)
 
 
-# What a run is judged by, by its name among the figures; the first that there is.
-_MEASURES = {"accuracy": "accuracy", "f1": "F1", "token_accuracy": "accuracy"}
+# What a run is judged by, by its name among the figures, and how large that can be; the first that there is.
+_MEASURES = {"accuracy": ("accuracy", 1), "f1": ("F1", 1), "token_accuracy": ("accuracy", 1), "error": ("error", 1e15)}
 
 
 def _figures(run: Run) -> dict[str, Any]:
@@ -105,12 +109,13 @@ def _figures(run: Run) -> dict[str, Any]:
         split = "test" if "test" in metrics else "validation"
         figures = metrics[split]
         name = next((name for name in _MEASURES if name in figures), "accuracy")
+        measure, most = _MEASURES[name]
         low, high = figures[f"{name}_95"]
         seconds = metrics.get("seconds", {}).get("all")
         return {
             "split": split,
-            "measure": _MEASURES[name],
-            "score": number(figures[name]),
-            "score_95": (number(low), number(high)),
+            "measure": measure,
+            "score": number(figures[name], 0, most),
+            "score_95": (number(low, 0, most), number(high, 0, most)),
             "seconds": None if seconds is None else number(seconds, 0, 1e12),
         }

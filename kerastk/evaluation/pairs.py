@@ -10,6 +10,7 @@ import numpy as np
 
 from kerastk.datasets.schemes import PLAIN
 from kerastk.datasets.table import csv_cell
+from kerastk.evaluation.autoencoder_about import AutoencoderAbout, spelled
 from kerastk.evaluation.metrics import mcnemar
 from kerastk.evaluation.page import NARROW, counted, points, signed
 from kerastk.evaluation.photo_report import PhotoAbout
@@ -62,7 +63,33 @@ class SentencePair:
         return {"difference": points(self.difference), f"95{NARROW}%": f"{signed(low)} to {signed(high)}"}
 
 
-Compared = TypeVar("Compared", Pair, SentencePair)
+@dataclasses.dataclass(frozen=True)
+class ItemPair:
+    """Two autoencoders (by number) on the normal test items that both have: by how much the second's error is larger.
+
+    `interval` holds the mean difference in 95 of 100 cases; `chance` is as of `Pair`, by `student`. Both are None where
+    they share no such items.
+    """
+
+    first: int
+    second: int
+    common: int
+    difference: float
+    interval: tuple[float, float] | None
+    chance: float | None
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """What a table shows of it, by the columns' heads."""
+        low, high = self.interval or (0.0, 0.0)
+        return {"difference": _plus(self.difference), f"95{NARROW}%": f"{_plus(low)} to {_plus(high)}"}
+
+
+def _plus(error: float) -> str:
+    return f"+{spelled(error)}" if error > 0 else spelled(error)
+
+
+Compared = TypeVar("Compared", Pair, SentencePair, ItemPair)
 
 
 def photo_pairs(abouts: Sequence[PhotoAbout]) -> list[Pair]:
@@ -84,6 +111,17 @@ def sentence_pairs(abouts: Sequence[TagAbout]) -> list[SentencePair]:
         return SentencePair(first, second, len(one), *bootstrap(np.array(one), np.array(other)))
 
     return _pairs([_counts(about) for about in abouts], compared)
+
+
+def item_pairs(abouts: Sequence[AutoencoderAbout]) -> list[ItemPair]:
+    """Every two of the autoencoders, compared on the normal test items that both have."""
+
+    def compared(first: int, second: int, one: list[float], other: list[float]) -> ItemPair:
+        if not one:
+            return ItemPair(first, second, 0, 0.0, None, None)
+        return ItemPair(first, second, len(one), *student(np.array(one), np.array(other)))
+
+    return _pairs([_errors(about) for about in abouts], compared)
 
 
 def _pairs(tested: Sequence[dict[Any, Any]], compared: Callable[..., Compared]) -> list[Compared]:
@@ -123,6 +161,32 @@ def _counts(about: TagAbout) -> dict[Hashable, tuple[int, int, int]]:
         copies[each.words, truth] += 1
         found[each.words, truth, copies[each.words, truth]] = counts
     return found
+
+
+def _errors(about: AutoencoderAbout) -> dict[str, float]:
+    """The error of each normal test item, by its content; nothing without a test split."""
+    if "test" not in about.metrics.splits:
+        return {}
+    rows = zip(about.scored.items, about.scored.errors.tolist(), about.anomalous.tolist(), strict=True)
+    return {digest: error for (_, digest, _), error, anomalous in rows if not anomalous}
+
+
+def student(first: np.ndarray, second: np.ndarray) -> tuple[float, tuple[float, float], float]:
+    """Whether the mean errors of the same items differ, (items,) each: Student's test of pairs (1908, Biometrika 6).
+
+    Returns by how much the second's is larger, the 95 % interval of that, and the probability of so large a difference,
+    either way, where there is none.
+    """
+    from scipy.stats import ttest_rel
+
+    differences = second - first
+    mean = float(differences.mean())
+    if len(differences) < 2 or not differences.std():
+        # Of one item nothing is known of the spread; where all differ alike, there is none.
+        return mean, (mean, mean), 0.0 if mean and len(differences) > 1 else 1.0
+    found = ttest_rel(second, first)
+    low, high = found.confidence_interval(0.95)
+    return mean, (float(low), float(high)), float(found.pvalue)
 
 
 def bootstrap(

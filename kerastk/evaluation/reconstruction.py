@@ -3,13 +3,15 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-from kerastk.datasets.pipeline import Rows
-from kerastk.networks.autoencoder import Standard
+if TYPE_CHECKING:
+    import keras
+
+    from kerastk.datasets.pipeline import Rows
+    from kerastk.networks.autoencoder import Standard
 
 # Of a normal distribution, on either side of its mean, between which 95 % lie.
 _SIGMAS = 1.96
@@ -26,14 +28,14 @@ class Answers:
     errors: np.ndarray
 
 
-def scaled(items: np.ndarray, standard: Standard | None) -> np.ndarray:
+def scaled(items: np.ndarray, standard: "Standard | None") -> np.ndarray:
     """Items as errors measure them, (items, values) float32: pixels from 0 to 1, numbers in standard deviations."""
     if standard is None:
         return items.reshape(len(items), -1).astype(np.float32) / np.float32(255)
     return (items - standard.mean) / standard.deviation
 
 
-def answers(model: keras.Model, batches: Iterable[np.ndarray], standard: Standard | None) -> Answers:
+def answers(model: "keras.Model", batches: Iterable[np.ndarray], standard: "Standard | None") -> Answers:
     """What a model makes of batches of items."""
     codes, errors = [], []
     for items in batches:
@@ -43,14 +45,14 @@ def answers(model: keras.Model, batches: Iterable[np.ndarray], standard: Standar
     return Answers(np.concatenate(codes), np.concatenate(errors))
 
 
-def item_errors(items: np.ndarray, made: np.ndarray, standard: Standard | None) -> np.ndarray:
+def item_errors(items: np.ndarray, made: np.ndarray, standard: "Standard | None") -> np.ndarray:
     """(items,) float64: the summed squared error of each reconstruction, as a model gives it."""
     made = made.reshape(len(made), -1) if standard is None else (made - standard.mean) / standard.deviation
     difference = scaled(items, standard) - made
     return np.square(difference, dtype=np.float64).sum(axis=1)
 
 
-def items_of(rows: Rows) -> Iterable[np.ndarray]:
+def items_of(rows: "Rows") -> Iterable[np.ndarray]:
     """The items of all batches of a split, once, in its order."""
     return (items for items, _ in rows.batches(0, 1))
 

@@ -3,12 +3,12 @@
 from types import ModuleType
 from typing import Any
 
-from kerastk.evaluation import photo_report, tag_report
+from kerastk.evaluation import autoencoder_report, photo_report, tag_report
 from kerastk.evaluation.page import About
 from kerastk.run import Run
 
 # What makes the page, by the task of the run's recipe.
-PAGES: dict[str, ModuleType] = {"finetune": photo_report, "tag": tag_report}
+PAGES: dict[str, ModuleType] = {"finetune": photo_report, "tag": tag_report, "autoencode": autoencoder_report}
 
 
 def about(run: Run, metrics: dict[str, Any] | None = None) -> About:

@@ -279,7 +279,9 @@ class Fitting:
         made.build(fitted.trainable_variables)
         if self.plateau is not None:
             self.plateau.warmup_steps = warmup_steps(phase, train.steps)
-        fitted.compile(optimizer=made, **self.objective)
+        # New ones: Keras would take what a metric has counted in the phase before into the first epoch of this one.
+        metrics = [type(each).from_config(each.get_config()) for each in self.objective.get("metrics", ())]
+        fitted.compile(optimizer=made, **{**self.objective, "metrics": metrics or None})
         last = self._done + phase.epochs
         callbacks = self.keeper.callbacks_of(fitted, steps=train.steps, last=last, cached=_described(choice))
         if self.rewind is not None and state is None:

@@ -5,16 +5,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import kerastk
 from kerastk.datasets.check import Photo
+from kerastk.datasets.images import to_png
 from kerastk.datasets.manifest import Manifest
 from kerastk.datasets.schemes import PLAIN, Span, in_order, tags_of
 from kerastk.datasets.sentence import Sentence
 from kerastk.datasets.sequence_data import SentenceManifest
 from kerastk.datasets.vocabulary import Vocabulary
+from kerastk.evaluation import gallery, reconstruction
 from kerastk.evaluation.metrics import before_calibration, classification
 from kerastk.evaluation.mistakes import suspects, thresholds, worst
 from kerastk.evaluation.spans import surfaces, tagging
-from kerastk.recipe import Finetune, Tag
+from kerastk.recipe import Autoencode, Finetune, Tag
 from kerastk.run import Run
 
 pytest.register_assert_rewrite("tests.evaluation.pages")
@@ -185,3 +188,162 @@ def make_tagger_run(tmp_path):
         return run
 
     return made
+
+
+@pytest.fixture(scope="session")
+def digit_arrays(tmp_path_factory):
+    """The paths of 500 real handwritten digits: .npz of images of 8 x 8 pixels with labels, and a CSV of 9 of their
+    columns."""
+    from sklearn.datasets import load_digits
+
+    folder, loaded = tmp_path_factory.mktemp("arrays"), load_digits()
+    images = (loaded.images[:500] * 15.9).astype("uint8")
+    np.savez(folder / "digits.npz", x=images, y=loaded.target[:500])
+    chosen = images.reshape(500, -1)[:, 18:27]
+    heads = ",".join(f"pixel {number}" for number in range(18, 27))
+    np.savetxt(folder / "rows.csv", chosen, fmt="%d", delimiter=",", header=heads, comments="")
+    return folder / "digits.npz", folder / "rows.csv"
+
+
+@pytest.fixture(scope="session")
+def train_autoencoder(tmp_path_factory):
+    """A function that trains a small autoencoder; its recipe's fields come by name."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def trained(name, data, **recipe):
+        recipe = {"epochs": 3, "batch_size": 64, "kind": "dense", "latent": 4, "deterministic": True, **recipe}
+        return kerastk.train(Autoencode(data=str(data), name=name, runs=str(folder), **recipe), show=False)
+
+    return trained
+
+
+@pytest.fixture(scope="session")
+def denoising_run(digit_arrays, train_autoencoder):
+    """A finished run of a denoising autoencoder whose layers were trained as machines first."""
+    fields = {"noise": "gaussian:0.3", "pretrain": "rbm", "rbm_epochs": 2, "widths": "32"}
+    return train_autoencoder("denoising", digit_arrays[0], **fields)
+
+
+@pytest.fixture(scope="session")
+def variational_run(digit_arrays, train_autoencoder):
+    """A finished run of a variational autoencoder."""
+    return train_autoencoder("variational", digit_arrays[0], variational=True, widths="64")
+
+
+@pytest.fixture(scope="session")
+def one_class_run(digit_arrays, train_autoencoder):
+    """A finished run of an autoencoder that knows the digits 0 and 1 alone."""
+    return train_autoencoder("one-class", digit_arrays[0], normal="0,1", widths="64", epochs=20)
+
+
+@pytest.fixture(scope="session")
+def rows_run(digit_arrays, train_autoencoder):
+    """A finished run of an autoencoder of rows of numbers."""
+    return train_autoencoder("rows", digit_arrays[1])
+
+
+@pytest.fixture
+def make_autoencoder_run(tmp_path):
+    """A function that writes the complete run folder of an autoencoder, made up and without a model.
+
+    The error of an item is `scale` times what `of_data` draws for it, and a little that `seed` draws; of classes other
+    than `normal` it is `strange` more. With `distance` there is that score, too.
+    """
+
+    def made(
+        name="run", *, labels=("a", "b"), items=80, scale=1.0, strange=20.0, seed=0, of_data=0, shape=(8, 8, 1),
+        names=None, distance=False, findings=(), paths="{label}/{split}{number}.png", spread=0.2, **recipe,
+    ):  # fmt: skip
+        of_items, of_errors = np.random.default_rng([of_data, 5]), np.random.default_rng([seed, 6])
+        recipe = Autoencode(
+            data="photos", name=name, kind="dense", latent=4, widths="32", loss="mse", epochs=6, **recipe
+        )  # fmt: skip
+        known = [label for label in labels if label in recipe.normal_classes] or list(labels)
+
+        def one(split, number, label):
+            digest = f"{of_data}-{split}-{number}"
+            path = paths.format(label=label, split=split, number=number)
+            return Photo(path, label, None, digest, digest, "PNG", 8, 8, "L")
+
+        drawn = {"train": known, "val": known, "test": labels}
+        splits = {
+            split: [one(split, number, some[number % len(some)]) for number in range(items)]
+            for split, some in drawn.items()
+        }
+        errors = {
+            split: scale * of_items.gamma(4.0, 1.0, items) + np.abs(of_errors.normal(0, spread, items))
+            for split in ("val", "test")
+        }
+        anomalous = np.array([photo.label not in known for photo in splits["test"]])
+        errors["test"] += strange * anomalous
+        limit, pixels = reconstruction.threshold(errors["val"], recipe.false_alarms), len(shape) == 3
+        values = int(np.prod(shape))
+
+        def figures(split, strangers):
+            found = reconstruction.figures(errors[split], values)
+            found["rivals"] = {"PCA": {"error": 2 * float(errors[split].mean()), "fitted_on": items}}
+            found["anomalies"] = reconstruction.detection(errors[split], strangers, limit)
+            if distance:
+                found["anomalies_by_distance"] = reconstruction.detection(errors[split] / 10, strangers, limit / 10)
+            if pixels:
+                found["checkerboard"] = {"reconstructions": -1.0, "originals": -2.0}
+            if recipe.variational:
+                prior = {"active": 3, "numbers": 4, "mean": 0.1, "deviation": 0.9}
+                found |= {"elbo": -90.0, "nats": 80.0, "kl": 10.0, "prior": prior}
+            return found
+
+        run = Run.create(tmp_path / "runs", name)
+        run.write_recipe(recipe)
+        run.write_data(Manifest(list(labels), splits, [], list(findings), "80/10/10", 0, []).to_json())
+        contract = {"task": "autoencode", "items": "images" if pixels else "rows", "shape": list(shape), "latent": 4}
+        run.write_labels(list(labels), {**contract, "variational": recipe.variational, "score": "error"})
+        run.write_environment(
+            {"versions": {"python": "3.11", "keras": "3.15.1"}, "backend": "tensorflow", "device": "cpu",
+             "command": "kerastk autoencode photos", "started": f"2026-01-0{1 + seed}T10:00:00+0000"}
+        )  # fmt: skip
+        run.write_log(
+            [{"phase": "train", "epoch": epoch, "seconds": 2.0, "learning_rate": 0.001 / epoch,
+              "photos_per_second": 300.0, "wait_share": 0.1, "loss": 1 / epoch, "error": 9 / epoch,
+              "val_loss": 2 / epoch, "val_error": 8 / epoch} for epoch in range(1, 7)]
+        )  # fmt: skip
+        rows = [
+            {"path": photo.path, "label": photo.label, "score": f"{error:.6g}", "anomaly": int(error > limit)}
+            for photo, error in zip(splits["test"], errors["test"].tolist(), strict=True)
+        ]
+        for row, error in zip(rows, errors["test"].tolist(), strict=True):
+            row |= {"distance": f"{error / 10:.6g}"} if distance else {}
+        run.write_predictions(rows)
+        run.write_gallery(_pictured(splits["test"], errors["test"], shape, names, recipe.variational, of_items))
+        anomaly = {"score": "error", "threshold": limit, "false_alarms": recipe.false_alarms, "calibrated_on": items}
+        if distance:
+            anomaly["distance"] = {"base": "resnet50", "threshold": limit / 10}
+        run.write_metrics(
+            {"format": 1, "best": {"epoch": 5, "phase": "train", "val_loss": 0.4}, "test": figures("test", anomalous),
+             "validation": figures("val", np.zeros(items, bool)), "anomaly": anomaly,
+             "seconds": {"looking": 1.0, "training": 15.0, "all": 20.0, "decoding": 0.0}}
+        )  # fmt: skip
+        return run
+
+    return made
+
+
+def _pictured(photos, errors, shape, names, variational, random):
+    """The content of gallery.json, of noise."""
+    labels = sorted({photo.label for photo in photos})
+    places = random.random((len(photos), 2)).round(4).tolist()
+    points = [[*place, labels.index(photo.label)] for place, photo in zip(places, photos, strict=True)]
+    content = {"split": "test", "labels": labels, "points": points[: gallery.POINTS]}
+    if len(shape) == 1:
+        names = names or [f"column {number}" for number in range(shape[0])]
+        return content | {"columns": [{"name": each, "error": 1 / (1 + place)} for place, each in enumerate(names)]}
+
+    def noise_of(lines, columns):
+        rows = [random.integers(0, 256, (columns, *shape), np.uint8) for _ in range(lines)]
+        return base64.b64encode(to_png(gallery.grid(rows))).decode()
+
+    order = np.argsort(-errors, kind="stable")[: gallery.WIDE].tolist()
+    pictures = {"reconstructions": noise_of(3, 12), "worst": noise_of(2, len(order)), "ways": noise_of(6, 12)}
+    if variational:
+        pictures["samples"] = noise_of(6, 12)
+    worst = [{"path": photos[each].path, "label": photos[each].label, "error": float(errors[each])} for each in order]
+    return content | {"rows": ["originals", "reconstructions", "PCA"], "worst": worst, "pictures": pictures}

@@ -73,6 +73,37 @@ def test_taggers_are_listed_with_their_own_figure(make_run, make_tagger_run, tmp
     assert [found[name]["task"] for name in ("photos", "names")] == ["finetune", "tag"]
 
 
+def test_autoencoders_are_listed_with_their_error_which_is_no_share(make_run, make_autoencoder_run):
+    make_run("photos", classes=["a", "b"])
+    plain = make_autoencoder_run("plain")
+    make_autoencoder_run("drawn", variational=True)
+    make_autoencoder_run("small", scale=0.001, spread=0.001)
+    make_autoencoder_run("large", scale=1e4)
+    rows = {line.split()[0]: line for line in invoke(plain.path.parent).splitlines()}
+    figures = {name: Run(plain.path.parent / name).metrics["test"] for name in rows if name not in ("run", "photos")}
+    low, high = figures["plain"]["error_95"]
+    assert f" error {figures['plain']['error']:.2f}  " in rows["plain"]
+    assert f" {low:.2f} to {high:.2f} " in rows["plain"]
+    assert "%" not in rows["plain"]
+    assert f" error {figures['small']['error']:.3g}  " in rows["small"]
+    assert f" error {figures['large']['error']:,.2f}  " in rows["large"]
+    assert [rows[name].split()[-2] for name in ("plain", "drawn")] == ["dense-4", "variational-4"]
+    found = {run["name"]: run for run in json.loads(invoke(plain.path.parent, "--json"))}
+    assert [found[name]["measure"] for name in ("photos", "plain")] == ["accuracy", "error"]
+    assert found["plain"]["score"] == figures["plain"]["error"]
+    assert found["plain"]["score_95"] == figures["plain"]["error_95"]
+    assert found["plain"]["task"] == "autoencode"
+
+
+def test_an_error_beyond_all_bounds_is_damage(make_autoencoder_run, make_run):
+    run, photos = make_autoencoder_run("wide"), make_run("photos", classes=["a", "b"])
+    for each, name, value in ((run, "error", 1e16), (photos, "accuracy", 1.5)):
+        content = each.metrics
+        content["test"][name] = value
+        each.write_metrics(content)
+    assert {each.name: each.state for each in listed(run.path.parent)} == {"wide": "damaged", "photos": "damaged"}
+
+
 def test_a_run_that_another_process_trains_is_running(folder):
     run = Run(folder / "stopped")
     with run.lock():
@@ -88,9 +119,12 @@ def test_an_empty_folder_has_no_runs(tmp_path):
 
 @pytest.mark.parametrize("name", ["environment.json", "recipe.toml", "log.csv", "metrics.json", "labels.json"])
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"format": 1}', b"[" * 100_000, b"epoch\n1\n", None])
-@pytest.mark.parametrize("task", ["finetune", "tag"])
-def test_no_damage_is_more_than_a_row(task, name, content, make_run, make_tagger_run):
-    run = make_run("hit", classes=["a", "b"]) if task == "finetune" else make_tagger_run("hit", sentences=3)
+@pytest.mark.parametrize("task", ["finetune", "tag", "autoencode"])
+def test_no_damage_is_more_than_a_row(task, name, content, make_run, make_tagger_run, make_autoencoder_run):
+    if task == "autoencode":
+        run = make_autoencoder_run("hit", items=4)
+    else:
+        run = make_run("hit", classes=["a", "b"]) if task == "finetune" else make_tagger_run("hit", sentences=3)
     if name == "log.csv":
         run.metrics_json.unlink()
     path = run.path / name

@@ -34,6 +34,16 @@ CONFIGURATIONS = {
         "task": "tag", **SMALL_TAGGER, "epochs": EPOCHS, "epoch_parts": 2, "learning_rate": 0.02, "ema": 0.9,
         "schedule": "plateau:patience=1", "keep_last": True, "gradient_norms": True,
     },
+    # An autoencoder whose layers are trained as Boltzmann machines first: phases whose figures choose no model.
+    "codes": {
+        "task": "autoencode", **COMMON, "split": "70/15/15", "pretrain": "rbm", "rbm_epochs": 1, "widths": "24",
+        "latent": 6, "epochs": 2, "noise": "gaussian:0.2", "ema": 0.9, "keep_last": True, "histograms": True,
+    },
+    # Draws of codes and pixels, and photos that are varied.
+    "variational": {
+        "task": "autoencode", **COMMON, "split": "70/15/15", "variational": True, "binarise": True, "widths": "4,6",
+        "latent": 6, "augment": "light", "learning_rate": 3e-3, "schedule": "plateau:patience=1",
+    },
     # So fast that the first epoch is better than any after it.
     "best": {**TUNED, "probe": "none", "learning_rate": 1e-3, "warmup_epochs": 1.0},
     "stops": {**TUNED, "probe": "none", "learning_rate": 1e-3, "epochs": 12, "patience": 2},
@@ -87,10 +97,9 @@ def case_in(digits, small_run, names):
 
     def made(folder, configuration, **fields):
         recipe = {"runs": str(folder), "name": "run", **CONFIGURATIONS[configuration], **fields}
-        if recipe.get("task") == "tag":
-            recipe = {"data": names, **recipe}
-        else:
-            recipe = {"data": str(digits), "weights": str(small_run.path), **recipe}
+        task = recipe.get("task", "finetune")
+        own = {"finetune": {"weights": str(small_run.path)}}.get(task, {})
+        recipe = {"data": names if task == "tag" else str(digits), **own, **recipe}
         (folder / "out").mkdir(parents=True)
         env = {"KERASTK_CACHE": str(folder / "cache")}
         return Case(recipe, Run(folder / recipe["name"]), env, folder / "out")

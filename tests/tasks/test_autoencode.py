@@ -115,12 +115,12 @@ def test_the_threshold_is_set_on_validation_items(trained):
 
 
 def test_other_classes_than_the_normal_ones_are_not_learned_and_found(trained):
-    run = trained(kind="dense", widths="64", latent=8, normal="0,1", epochs=30)
+    run = trained(kind="dense", widths="64", latent=6, normal="0,1", epochs=8, batch_size=8, learning_rate=5e-3)
     labels = {name: {row["label"] for row in run.data["files"] if row["split"] == name} for name in ("train", "val")}
     assert labels == {"train": {"0", "1"}, "val": {"0", "1"}}
     found = run.metrics["test"]["anomalies"]
     assert found["anomalies"] > 400
-    assert found["auroc"] > 0.85
+    assert found["auroc"] > 0.95
     rows = run.predictions
     called = [row for row in rows if row["anomaly"] == "1"]
     assert len(called) == sum(float(row["score"]) > run.metrics["anomaly"]["threshold"] for row in rows)
@@ -130,6 +130,8 @@ def test_boltzmann_machines_are_phases_whose_figures_choose_no_model(trained):
     run = trained(**KINDS["rbm"])
     assert [row["phase"] for row in run.log] == ["rbm-1", "rbm-2", "train", "train"]
     assert run.metrics["best"]["phase"] == "train"
+    # What one phase has counted is not in the first epoch of the next: 64 visible units, then 24.
+    assert float(run.log[1]["error"]) == pytest.approx(float(run.log[1]["val_error"]), rel=0.3)
 
 
 def test_a_machine_ends_with_its_decoder_unrolled(sources, tmp_path):
@@ -234,7 +236,7 @@ def test_photos_of_different_sizes_need_a_rule(tmp_path):
         ({"masked": 0.5, "patch": 7}, "patch must be at most half of an image, 4; got 7"),
         ({"image_size": 16}, "image_size has no effect on arrays"),
         ({"normal": "0,seven"}, "normal: no class 'seven'"),
-        ({"label_column": "kind"}, "label_column"),
+        ({"label_column": "kind"}, "label column 'kind' would not be used"),
     ],
 )  # fmt: skip
 def test_what_the_data_does_not_bear_is_refused_before_training(fields, reason, sources, tmp_path):
