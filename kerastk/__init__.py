@@ -1,8 +1,14 @@
-"""kerastk: fine-tune pretrained Keras networks on your own photos.
+"""kerastk: train Keras networks on your own data, and use what comes out.
+
+`Finetune` makes classifiers of photos from pretrained networks, `Tag` taggers of words, `Autoencode` autoencoders of
+images or rows of numbers.
 
     import kerastk
     run = kerastk.train(kerastk.Finetune(data="photos/", base="resnet50"))
     label, probability = kerastk.load(run.path)("cat.jpg")
+
+    run = kerastk.train(kerastk.Autoencode(data="screws/", resize="crop"))
+    error, anomaly = kerastk.load(run.path)("screw.jpg")
 
 Names are loaded when they are first used, so that `import kerastk` stays quick.
 """
@@ -15,11 +21,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "Finetune": "kerastk.recipe",
     "Tag": "kerastk.recipe",
+    "Autoencode": "kerastk.recipe",
     "Run": "kerastk.run",
     "Predictor": "kerastk.predictor",
     "Answer": "kerastk.predictor",
     "Tagger": "kerastk.tagger",
     "Span": "kerastk.tagger",
+    "Reconstructor": "kerastk.reconstructor",
+    "Score": "kerastk.reconstructor",
     "KerastkError": "kerastk.errors",
     "train": "kerastk.training.trainer",
     "resume": "kerastk.training.trainer",

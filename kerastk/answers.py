@@ -1,20 +1,30 @@
-"""Predictions as a table: CSV, JSON lines or Parquet, by the file's ending; written as they come."""
+"""Answers as a table: CSV, JSON lines or Parquet, by the file's ending; written as they come."""
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from kerastk.datasets.table import csv_writer
 from kerastk.predictor import Prediction
+from kerastk.reconstructor import Scored
 from kerastk.storage import atomic_path, atomic_writer, check_ending
 from kerastk.tagger import Span
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 SPAN_ENDINGS = (".csv", ".jsonl")
 SPAN_COLUMNS = ("path", "line", "start", "end", "label", "probability", "text")
+SCORE_COLUMNS = {"path": "text", "score": "score", "anomaly": "flag", "error": "text"}
 _PARQUET_ROWS = 4096
+# How a value stands in CSV, and the type of its column in Parquet.
+_KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "text": (str, "string"),
+    "probability": ("{:.6f}".format, "float32"),
+    "score": ("{:.6g}".format, "float64"),
+    "flag": (int, "bool_"),
+}
 
 
 @contextlib.contextmanager
@@ -27,9 +37,31 @@ def table(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
     Raises:
         RecipeError: the ending is none of .csv, .jsonl and .parquet.
     """
-    check_ending(path, ENDINGS)
-    with {".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}[path.suffix](path, top) as put:
-        yield put
+    kinds = {name: "probability" if name.startswith("probability") else "text" for name in columns(top)}
+    with _rows(path, kinds) as put:
+        yield lambda prediction: put(_tree(prediction) if path.suffix == ".jsonl" else _row(prediction))
+
+
+@contextlib.contextmanager
+def score_table(path: Path) -> Iterator[Callable[[Scored], None]]:
+    """A function that takes scores of an autoencoder; the file appears, whole, when the block ends well.
+
+    Columns, and keys of JSON lines: path, score (the error of the reconstruction), anomaly, and error, which says why
+    an item has neither.
+
+    Raises:
+        RecipeError: the ending is none of .csv, .jsonl and .parquet.
+    """
+    with _rows(path, SCORE_COLUMNS) as put:
+
+        def put_scored(scored: Scored) -> None:
+            error, anomaly = scored.score or (None, None)
+            if path.suffix == ".jsonl" and error == math.inf:
+                # JSON has no number for it.
+                error = None
+            put({"path": scored.path, "score": error, "anomaly": anomaly, "error": scored.reason or None})
+
+        yield put_scored
 
 
 @contextlib.contextmanager
@@ -64,36 +96,36 @@ def columns(top: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _csv(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
-    with atomic_writer(path) as file:
-        write = csv_writer(file, columns(top))
+def _rows(path: Path, kinds: dict[str, str]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that takes rows, in a file by its ending; `kinds` has the columns and a key of `_KINDS` for each."""
+    check_ending(path, ENDINGS)
+    with {".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}[path.suffix](path, kinds) as put:
+        yield put
 
-        def put(prediction: Prediction) -> None:
-            row = _row(prediction)
-            write({key: f"{value:.6f}" if isinstance(value, float) else value for key, value in row.items()})
+
+@contextlib.contextmanager
+def _csv(path: Path, kinds: dict[str, str]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    with atomic_writer(path) as file:
+        write = csv_writer(file, list(kinds))
+
+        def put(row: dict[str, Any]) -> None:
+            write({name: _KINDS[kinds[name]][0](value) for name, value in row.items() if value is not None})
 
         yield put
 
 
 @contextlib.contextmanager
-def _json_lines(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
+def _json_lines(path: Path, kinds: dict[str, str]) -> Iterator[Callable[[dict[str, Any]], None]]:
     with atomic_writer(path) as file:
-
-        def put(prediction: Prediction) -> None:
-            answers = [answer._asdict() for answer in prediction.answers]
-            row: dict[str, Any] = {"path": prediction.path, "answers": answers, "error": prediction.error or None}
-            file.write(json.dumps(row) + "\n")
-
-        yield put
+        yield lambda row: file.write(json.dumps(row) + "\n")
 
 
 @contextlib.contextmanager
-def _parquet(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
+def _parquet(path: Path, kinds: dict[str, str]) -> Iterator[Callable[[dict[str, Any]], None]]:
     import pyarrow
     import pyarrow.parquet
 
-    kinds = {name: pyarrow.float32() if name.startswith("probability") else pyarrow.string() for name in columns(top)}
-    schema = pyarrow.schema(list(kinds.items()))
+    schema = pyarrow.schema([(name, getattr(pyarrow, _KINDS[kind][1])()) for name, kind in kinds.items()])
     rows: list[dict] = []
     with atomic_path(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
 
@@ -102,8 +134,7 @@ def _parquet(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
                 writer.write_table(pyarrow.Table.from_pylist(rows, schema))
                 rows.clear()
 
-        def put(prediction: Prediction) -> None:
-            row = _row(prediction)
+        def put(row: dict[str, Any]) -> None:
             rows.append({key: _utf8(value) if isinstance(value, str) else value for key, value in row.items()})
             if len(rows) >= _PARQUET_ROWS:
                 flush()
@@ -115,6 +146,11 @@ def _parquet(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
 def _utf8(text: str) -> str:
     # The name of a file or class need not be UTF-8; Arrow's strings must be.
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _tree(prediction: Prediction) -> dict[str, Any]:
+    answers = [answer._asdict() for answer in prediction.answers]
+    return {"path": prediction.path, "answers": answers, "error": prediction.error or None}
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Photos as vectors: the pooled features of a pretrained base, without training."""
+"""Items as vectors: the pooled features that a pretrained base finds in photos, or the codes of an autoencoder."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -13,21 +13,19 @@ from kerastk.datasets.check import check
 from kerastk.datasets.pipeline import Split
 from kerastk.datasets.source import open_source
 from kerastk.errors import DataError, RecipeError
-from kerastk.networks.classifier import features
-from kerastk.notation import size_bytes
-from kerastk.recipe import CACHE_SIZE, Finetune
+from kerastk.recipe import Finetune
+from kerastk.reconstructor import Reconstructor
 from kerastk.screen import Screen
 from kerastk.storage import atomic_path, atomic_writer, check_ending
-from kerastk.training.cache import PLAIN, Activations, CacheError, Point
+from kerastk.tasks import frozen
 from kerastk.training.device import choose_device, choose_precision, set_precision
-from kerastk.training.store import folder_of
 
 ENDINGS = (".parquet", ".npz")
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Vectors of photos: `paths` and `labels` (empty where a photo has none), and `vectors` (photos, features) float32.
+    """Vectors of items: `paths` and `labels` (empty where an item has none), and `vectors` (items, features) float32.
 
     `unreadable` counts the files that could not be read and are left out.
     """
@@ -91,20 +89,19 @@ def embed(recipe: Finetune, *, data: Any = None, show: bool = False) -> Embeddin
             batch_size=recipe.batch_size, threads=recipe.threads or task.threads(),
         )  # fmt: skip
         set_precision(model, precision)
-        point = Point("features", features(model), "float32")
-        identity = task.identity(dataclasses.replace(recipe, precision=precision))
-        activations = Activations(
-            model, identity, folder_of(recipe.cache), limit=size_bytes(recipe.cache_size or CACHE_SIZE)
-        )
+        settled = dataclasses.replace(recipe, precision=precision)
         with screen.working("features") as progress:
-            try:
-                vectors = activations.features(split, [PLAIN], point, progress)
-            except CacheError as error:
-                if recipe.cache != "auto":
-                    raise
-                screen.warn(f"{error}; going on without it.")
-                activations.discard()
-                vectors = activations.in_memory().features(split, [PLAIN], point, progress)
-        activations.close()
+            vectors = frozen.vectors(settled, model, split, progress=progress, warn=screen.warn)
     photos = split.photos
     return Embedding([p.path for p in photos], [p.label for p in photos], vectors, len(look.bad))
+
+
+def encode(reconstructor: Reconstructor, data: Any) -> Embedding:
+    """The codes of all readable items of `data`, which is what such a run can learn from.
+
+    Raises:
+        DataError: no item can be read, or they are not what the network takes.
+    """
+    found = reconstructor.collected(data)
+    codes = [reconstructor.encode(items) for items, _ in found.batches(reconstructor.batch_size)]
+    return Embedding(found.paths, found.labels, np.concatenate(codes), found.unreadable)

@@ -1,22 +1,14 @@
 """From a run folder to answers. Nothing but the folder is needed."""
 
-import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from kerastk.datasets.archive import ARCHIVE, open_archive
-from kerastk.datasets.files import Finding, folder_reader, read_file, walk
-from kerastk.datasets.images import decode, from_pil
-from kerastk.datasets.source import natural_key
-from kerastk.errors import DataError, PhotoError, RunError
+from kerastk.datasets.photo_inputs import SquareReader, chunks, decoded, photos
+from kerastk.errors import PhotoError, RunError
 from kerastk.evaluation.metrics import uncalibrated
 from kerastk.evaluation.neighbours import Neighbours
 from kerastk.evaluation.photo_reading import temperature
@@ -25,6 +17,7 @@ from kerastk.evaluation.scores import of_batch
 from kerastk.run import Run
 
 if TYPE_CHECKING:
+    from kerastk.reconstructor import Reconstructor
     from kerastk.tagger import Tagger
 
 
@@ -65,6 +58,7 @@ class Predictor:
         self._temperature = None if calibrated else _temperature(run, labels["head"], "last" if last else "best")
         self.classes: list[str] = labels["classes"]
         self.image_size, self.resize = labels["image_size"], labels["resize"]
+        self._reader = SquareReader(self.image_size, self.resize)
         self.run = run
         self.model = load_model(run, last=last)
         self.neighbours = Neighbours.load(run.neighbours_npz) if labels["head"] == "knn" else None
@@ -83,27 +77,14 @@ class Predictor:
         """
         many = isinstance(photos, list | tuple)
         pixels = [self.pixels(photo) for photo in (photos if many else [photos])]
-        scores = [row for batch in _chunks(pixels, self.batch_size) for row in self.scores(np.stack(batch))]
+        scores = [row for batch in chunks(pixels, self.batch_size) for row in self.scores(np.stack(batch))]
         answers = [self._answers(row, top or 1) for row in scores]
         found = [answer[0] for answer in answers] if top is None else answers
         return found if many else found[0]
 
     def pixels(self, photo: Any) -> np.ndarray:
         """The photo as the model sees it, (image_size, image_size, 3) uint8. Raises PhotoError."""
-        if isinstance(photo, bytes | bytearray | memoryview):
-            return decode(bytes(photo), self.image_size, resize=self.resize)
-        if isinstance(photo, str | os.PathLike):
-            return self._from_path(Path(photo))
-        if isinstance(photo, Image.Image):
-            return from_pil(photo, self.image_size, resize=self.resize)
-        if isinstance(photo, np.ndarray):
-            if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or (photo.ndim == 3 and photo.shape[2] != 3):
-                raise PhotoError(
-                    f"an array must be uint8 and (height, width, 3) or (height, width); got {photo.dtype} "
-                    f"{photo.shape}. Floats have no agreed range: scale them to 0-255 yourself."
-                )
-            return from_pil(Image.fromarray(photo), self.image_size, resize=self.resize)
-        raise PhotoError(f"a photo must be a path, bytes, a Pillow image or an array; got {type(photo).__name__}.")
+        return self._reader(photo)
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities, (photos, classes) float32, for (photos, image_size, image_size, 3) uint8."""
@@ -117,21 +98,10 @@ class Predictor:
 
         An unreadable one comes with its error. While a batch is computed the next one is decoded.
         """
-
-        def load(item: tuple[str, Any]) -> np.ndarray | PhotoError:
-            try:
-                return decode(item[1](), self.image_size, resize=self.resize)
-            except PhotoError as error:
-                return error
-
-        with ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1)) as pool:
-            waiting: list[tuple[list[str], list]] = []
-            for chunk in itertools.chain(_chunks(photos(inputs), self.batch_size), [None]):
-                if chunk is not None:
-                    waiting.append(([name for name, _ in chunk], [pool.submit(load, item) for item in chunk]))
-                while waiting and (len(waiting) > 1 or chunk is None):
-                    names, futures = waiting.pop(0)
-                    yield from self._predictions(names, [future.result() for future in futures], top)
+        for names, loaded in decoded(
+            photos(inputs), self._reader.from_bytes, size=self.batch_size, threads=threads
+        ):  # fmt: skip
+            yield from self._predictions(names, loaded, top)
 
     def _predictions(self, names: list[str], loaded: list, top: int) -> Iterator[Prediction]:
         good = [pixels for pixels in loaded if not isinstance(pixels, PhotoError)]
@@ -146,15 +116,12 @@ class Predictor:
         best = np.argsort(-row, kind="stable")[:top]
         return [Answer(self.classes[number], float(row[number])) for number in best]
 
-    def _from_path(self, path: Path) -> np.ndarray:
-        try:
-            return decode(read_file(path), self.image_size, resize=self.resize)
-        except PhotoError as error:
-            raise PhotoError(f"{path}: {error}", error.kind) from None
 
-
-def load(run: str | os.PathLike | Run, *, calibrated: bool = True, last: bool = False) -> "Predictor | Tagger":
-    """What answers with a run's model: a `Predictor` for photos, a `Tagger` for text.
+def load(
+    run: str | os.PathLike | Run, *, calibrated: bool = True, last: bool = False
+) -> "Predictor | Tagger | Reconstructor":
+    """What answers with a run's model: a `Predictor` for photos, a `Tagger` for text, the `Reconstructor` of an
+    autoencoder.
 
     With `calibrated` false the probabilities for photos are those before temperature scaling.
 
@@ -167,13 +134,19 @@ def load(run: str | os.PathLike | Run, *, calibrated: bool = True, last: bool = 
         WeightsError: the model is missing or damaged.
     """
     opened = run if isinstance(run, Run) else Run.open(run)
-    if opened.labels.get("task") != "tag":
+    task = opened.labels.get("task")
+    if task not in ("tag", "autoencode"):
         return Predictor(opened, calibrated=calibrated, last=last)
     if not calibrated:
-        raise RunError(f"{opened.path} is a tagger, which is not calibrated: there is nothing to undo.")
-    from kerastk.tagger import Tagger
+        kind = "a tagger" if task == "tag" else "an autoencoder"
+        raise RunError(f"{opened.path} is {kind}, which is not calibrated: there is nothing to undo.")
+    if task == "tag":
+        from kerastk.tagger import Tagger
 
-    return Tagger(opened, last=last)
+        return Tagger(opened, last=last)
+    from kerastk.reconstructor import Reconstructor
+
+    return Reconstructor(opened, last=last)
 
 
 def _temperature(run: Run, head: str, model: str) -> float:
@@ -182,49 +155,3 @@ def _temperature(run: Run, head: str, model: str) -> float:
         raise RunError(f"{run.path} has the head {head}, which is not calibrated: there is nothing to undo.")
     with believed(run.metrics_json):
         return temperature(run.metrics, model)
-
-
-def photos(inputs: Iterable[str | os.PathLike]) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """(name, a function that reads its bytes) for every file of `inputs`: files, folders and their folders, archives.
-
-    What cannot be listed or read has a function that raises PhotoError; hidden files are left out.
-
-    Raises:
-        DataError: an input does not exist (found before anything else is done).
-    """
-    paths = [Path(each) for each in inputs]
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"no file or folder {str(path)!r}.")
-    for path in paths:
-        if path.is_dir():
-            yield from _listed(path, *walk(path), folder_reader(path))
-        elif path.is_file() and ARCHIVE.search(path.name):
-            try:
-                listing = open_archive(path)
-            except DataError as error:
-                yield str(path), partial(_refuse, str(error))
-            else:
-                yield from _listed(path, *listing)
-        else:
-            yield str(path), partial(read_file, path)
-
-
-def _listed(
-    root: Path, names: list[str], findings: list[Finding], read: Callable[[str], bytes]
-) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    for name in sorted(names, key=natural_key):
-        yield f"{root}/{name}", partial(read, name)
-    for finding in findings:
-        if finding.kind not in ("hidden", "empty-folder"):
-            yield f"{root}/{finding.paths[0]}", partial(_refuse, finding.text)
-
-
-def _refuse(reason: str) -> bytes:
-    raise PhotoError(reason, "unreadable")
-
-
-def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk

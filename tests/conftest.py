@@ -92,6 +92,45 @@ def tagger_run(names, tmp_path_factory):
     return kerastk.train(kerastk.Tag(data=names, epochs=8, runs=str(folder), **SMALL_TAGGER), show=False)
 
 
+# Autoencoders that are trained in seconds.
+SMALL_CODE = {"latent": 3, "kind": "dense", "widths": "16", "batch_size": 32, "false_alarms": 0.1}
+
+
+@pytest.fixture(scope="session")
+def image_code_run(digits, tmp_path_factory):
+    """A finished run of a variational autoencoder of photos, two of whose four classes are normal."""
+    import kerastk
+
+    recipe = kerastk.Autoencode(
+        data=str(digits), image_size=12, resize="stretch", variational=True, normal="0,1", keep_last=True, epochs=3,
+        learning_rate=0.02, threads=2, runs=str(tmp_path_factory.mktemp("runs")), **SMALL_CODE,
+    )  # fmt: skip
+    return kerastk.train(recipe, show=False)
+
+
+@pytest.fixture(scope="session")
+def wines(tmp_path_factory):
+    """A CSV file of 178 wines, 13 numbers with names and a column `cultivar` of each."""
+    from sklearn.datasets import load_wine
+
+    loaded, path = load_wine(), tmp_path_factory.mktemp("data") / "wines.csv"
+    rows = zip(loaded.data.tolist(), loaded.target, strict=True)
+    lines = [",".join([*map(str, row), f"cultivar {target}"]) for row, target in rows]
+    path.write_text("\n".join([",".join([*loaded.feature_names, "cultivar"]), *lines]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def row_code_run(wines, tmp_path_factory):
+    """A finished run of an autoencoder of the rows of `wines`."""
+    import kerastk
+
+    recipe = kerastk.Autoencode(
+        data=str(wines), label_column="cultivar", epochs=5, runs=str(tmp_path_factory.mktemp("runs")), **SMALL_CODE
+    )
+    return kerastk.train(recipe, show=False)
+
+
 def woken(model, photos):
     """The model with the batch statistics of `photos`: in a random network signals else die out or explode."""
     import keras

@@ -51,6 +51,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd):
         ["report", tmp_path / "none"],
         ["report", tmp_path],
         ["report", tmp_path, "--out", "x.pdf"],
+        ["autoencode"],
+        ["autoencode", tmp_path / "none.npy"],
+        ["autoencode", tmp_path, "--latent", "0"],
+        ["autoencode", tmp_path, "--dry-run", "--assert-error", "1"],
+        ["check", tmp_path / "none.npy"],
+        ["check", tmp_path, "--label-column", "x"],
+        ["embed", tmp_path, tmp_path, tmp_path, "--out", "x.npz"],
+        ["embed", tmp_path, tmp_path, "--out", "x.npz"],
+        ["lr-find", tmp_path / "none.npy"],
         ["runs", tmp_path / "none"],
     ):
         monkeypatch.setattr(sys, "argv", ["kerastk", *map(str, arguments)])
@@ -283,3 +292,178 @@ def test_dry_run_of_a_tagger_prints_recipe_split_and_phase_and_writes_nothing(tm
     assert "one layer of 24, crf; " in result.output
     assert "phase    train: everything, " in result.output
     assert os.listdir(tmp_path) == ["again.toml"]
+
+
+# Autoencoders.
+
+
+def test_dry_run_of_an_autoencoder_prints_recipe_split_and_phase_and_writes_nothing(wines, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.toml").write_text(
+        f'task = "autoencode"\ndata = {json.dumps(str(wines))}\nlabel_column = "cultivar"\nlatent = 3\nwidths = "24"\n'
+    )
+    result = invoke("autoencode", wines, "--label-column", "cultivar", "--latent", 3, "--widths", 16, "--dry-run")
+    assert result.exit_code == 0
+    assert 'name = "wines-autoencoder-1"' in result.output
+    assert "dense autoencoder, 16-3, swish, mse; " in result.output
+    assert ["all", "142", "18", "18"] in [line.split() for line in result.output.splitlines()]
+    # A file's options and those given here, by either command.
+    both = (["autoencode", "--recipe", "r.toml"], ["train", "r.toml"])
+    said = [invoke(*command, "--widths", 16, "--dry-run").output for command in both]
+    assert said == [result.output] * 2
+    assert os.listdir(tmp_path) == ["r.toml"]
+    assert "is a recipe for autoencode, not for tag" in refused("tag", "--recipe", "r.toml", kind=RecipeError)
+    assert "--assert-error" in invoke("train", "r.toml", "--help").output
+
+
+def test_an_autoencoders_error_can_be_demanded(row_code_run, wines, digits, small_run, monkeypatch):
+    error = row_code_run.metrics["test"]["error"]
+    demand = ["resume", row_code_run.path, "--assert-error"]
+    with monkeypatch.context() as patch:
+        # It is complete: what comes back is the run.
+        patch.setattr("kerastk.resume", lambda *_, **__: row_code_run)
+        assert invoke(*demand, error + 0.01).exit_code == 0
+        said = refused(*demand, error - 0.01, kind=GateError)
+        assert said == f"error {error:.4f} is above the demanded {error - 0.01:g}."
+        assert "above the demanded nan" in refused(*demand, "nan", kind=GateError)
+    assert "is above the demanded 0.5" in refused(
+        "evaluate", row_code_run.path, wines, "--assert-error", 0.5, kind=GateError
+    )
+    for module in ("learning", "answering"):
+        monkeypatch.setattr(f"kerastk.cli.{module}.start_backend", lambda: pytest.fail("the backend was started"))
+    for run, data, gate, other in (
+        (row_code_run, wines, "accuracy", "error"), (row_code_run, wines, "f1", "error"),
+        (small_run, digits, "error", "accuracy"),
+    ):  # fmt: skip
+        for command in (["evaluate", run.path, data], ["resume", run.path]):
+            said = refused(*command, f"--assert-{gate}", 0.5, kind=RecipeError)
+            assert said.endswith(f", which {run.path} does not have; use --assert-{other}."), said
+    assert CliRunner().invoke(commands, ["resume", str(row_code_run.path), "--assert-error", "-1"]).exit_code == 2
+
+
+def test_predict_scores_items_on_the_screen_and_in_files(image_code_run, row_code_run, digits, wines, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"x")
+    result = invoke("predict", image_code_run.path, digits / "1" / "0.png", tmp_path)
+    first, second = (line.split("\t") for line in result.output.splitlines())
+    assert (first[0], first[2] in ("normal", "anomaly")) == (str(digits / "1" / "0.png"), True)
+    assert second == [f"{tmp_path}/broken.png", "error: not an image kerastk reads (unknown bytes)"]
+    result = invoke("predict", row_code_run.path, wines, "--out", tmp_path / "scores.csv")
+    rows = list(csv.DictReader(open(tmp_path / "scores.csv")))
+    anomalies = sum(row["anomaly"] == "1" for row in rows)
+    assert result.output == f"178 items, {anomalies} anomalies, 0 unreadable -> {tmp_path / 'scores.csv'}\n"
+    assert 0 < anomalies < 178
+    assert (len(rows), list(rows[0])) == (178, ["path", "score", "anomaly", "error"])
+    told = {row["path"]: row["score"] for row in row_code_run.predictions}
+    assert told
+    for row in rows:
+        name = os.path.basename(row["path"])
+        assert name not in told or float(row["score"]) == pytest.approx(float(told[name]), rel=1e-5)
+    result = invoke("predict", image_code_run.path, digits / "1" / "0.png", "--last")
+    assert result.stderr.startswith("warning  the threshold was set for the best model")
+    assert result.stdout.startswith(str(digits / "1" / "0.png"))
+
+
+def test_predict_refuses_for_an_autoencoder_what_it_would_not_use(row_code_run, image_code_run, wines, tmp_path):
+    for option in (["--top", 2], ["--text", "a"], ["--uncalibrated"], ["--calibrated"]):
+        said = refused("predict", row_code_run.path, wines, *option, kind=RecipeError)
+        assert said == f"{option[0]} has no effect on an autoencoder; leave it out."
+    said = refused("predict", row_code_run.path, wines, "--threads", 2, kind=RecipeError)
+    assert said == "--threads has no effect on rows of numbers; leave it out."
+    assert "no items given" in refused("predict", row_code_run.path, kind=RecipeError)
+    assert "--out must end in" in refused("predict", row_code_run.path, wines, "--out", "x.xls", kind=RecipeError)
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "x.csv"
+    assert "there is no file in" in refused("predict", image_code_run.path, tmp_path / "empty", "--out", out)
+    (tmp_path / "x.npy").write_bytes(b"x")
+    for run, data, reason in (
+        (row_code_run, tmp_path / "none.csv", "no file or folder"), (row_code_run, tmp_path / "x.npy", "is no array"),
+        (row_code_run, tmp_path, "is a folder"), (image_code_run, wines, "is no number"),
+    ):  # fmt: skip
+        assert reason in refused("predict", run.path, data, "--out", out)
+        assert not out.exists()
+
+
+def test_evaluate_measures_an_autoencoder(image_code_run, row_code_run, digits, wines, tmp_path):
+    result = invoke("evaluate", row_code_run.path, wines, "--out", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    said = " ".join(result.output.split())
+    assert f"error {figures['error']:.2f} an item" in said
+    assert (
+        f"{100 * figures['anomalies']['above']:.2f} % above the threshold, which was set for 10 % false alarms" in said
+    )
+    assert "trained on 160 of these 178 items" in said
+    assert f"unseen error {figures['unseen']['error']:.2f} an item" in said
+    figures = invoke("evaluate", image_code_run.path, digits).output
+    assert "anomalies: AUROC 0." in figures
+    assert "column 'cultivar': 'cultivar 0' is no number" in refused("evaluate", image_code_run.path, wines)
+
+
+def test_embed_writes_the_codes_of_a_run(row_code_run, small_run, wines, digits, tmp_path):
+    out = tmp_path / "codes.npz"
+    result = invoke("embed", row_code_run.path, wines, "--out", out)
+    assert result.output == f"178 items of 3 values each, 0 unreadable left out -> {out}\n"
+    found = np.load(out)
+    assert (found["vector"].shape, found["path"][2], found["label"][2]) == ((178, 3), "wines.csv#2", "cultivar 0")
+    # And can be learned from.
+    assert "178 rows of 3 numbers; 3 classes of 48 to 71" in invoke("check", out).output
+    for option, value in (("--base", "resnet50"), ("--weights", "none"), ("--image-size", 32), ("--cache", "off"),
+                          ("--threads", 2), ("--device", "cpu")):  # fmt: skip
+        said = refused("embed", row_code_run.path, wines, option, value, "--out", out, kind=RecipeError)
+        assert said == f"{option} has no effect on the codes of an autoencoder; leave it out."
+    said = refused("embed", small_run.path, digits, "--out", out, kind=RecipeError)
+    assert said == f"{small_run.path} is no run of an autoencoder; leave it out to embed photos by --base."
+    said = refused("embed", row_code_run.path, wines, wines, "--out", out, kind=RecipeError)
+    assert said == "embed takes DATA, or a RUN and DATA; got 3 arguments."
+    assert CliRunner().invoke(commands, ["embed", "--out", str(out)]).exit_code == 2
+
+
+def test_check_says_what_arrays_were_taken_for(wines, tmp_path):
+    said = invoke("check", wines, "--label-column", "cultivar").output.splitlines()
+    assert said[0] == "178 rows of 13 numbers; 3 classes of 48 to 71"
+    assert said[1].startswith("columns  alcohol, malic_acid, ")
+    assert said[2:] == ["no findings"]
+    assert "column 'cultivar': 'cultivar 0' is no number" in refused("check", wines)
+    images = np.random.default_rng(0).random((12, 4, 5)) > 0.5
+    images[3] = images[1]
+    np.savez(tmp_path / "x.npz", x_train=images[:8], y_train=[0, 1] * 4, x_test=images[8:] * 1.0, y_test=[0] * 4)
+    result = invoke("check", tmp_path / "x.npz", "--out", tmp_path / "findings.json")
+    said = result.output.splitlines()
+    assert said[:4] == [
+        "12 images of 4 x 5 x 1, uint8; 2 classes of 4 to 8", "from     x.npz/x_train (8), x.npz/x_test (4)",
+        "splits   train 8, test 4", "note     x.npz/x_test: values from 0 to 1 became 0 to 255, round(255 x)",
+    ]  # fmt: skip
+    assert "finding  copies inside a class: 1, such as x.npz/x_train#1 = x.npz/x_train#3 (the same bytes)" in said
+    found = json.loads((tmp_path / "findings.json").read_text())
+    assert {each["kind"] for each in found} == {"copies", "tiny-class"}
+    assert "findings" in refused("check", tmp_path / "x.npz", "--strict", kind=GateError)
+    for options in (["--dev", "x"], ["--columns", "word,tag"]):
+        assert "x.npz' holds arrays." in refused("check", tmp_path / "x.npz", *options, kind=RecipeError)
+    np.save(tmp_path / "x.npy", np.zeros((20, 3), np.float32))
+    assert invoke("check", tmp_path / "x.npy").output.startswith("20 rows of 3 numbers; no labels\n")
+
+
+def test_check_from_python_takes_arrays(wines):
+    import kerastk
+
+    assert len(kerastk.check(np.zeros((3, 4), np.float32)).photos) == 3
+    look = kerastk.check((np.eye(4, dtype=np.uint8)[:, None].repeat(2, axis=1), ["a", "b", "a", "b"]))
+    assert [photo.label for photo in look.photos] == ["a", "b", "a", "b"]
+    assert len(kerastk.check(wines, label_column="cultivar").photos) == 178
+    with pytest.raises(KerastkError, match="label column 'x' would not be used"):
+        kerastk.check([("a.jpg", "cat")], label_column="x")
+
+
+def test_a_learning_rate_is_found_for_the_recipe_of_an_autoencoder(wines, tmp_path):
+    path, out = tmp_path / "r.toml", tmp_path / "rate.png"
+    path.write_text(
+        f'task = "autoencode"\ndata = {json.dumps(str(wines))}\nlabel_column = "cultivar"\nlatent = 3\nwidths = "16"\n'
+    )
+    result = invoke("lr-find", path, "--out", out)
+    assert result.output.splitlines()[-1].startswith("--learning-rate ")
+    assert 1e-7 < float(result.output.splitlines()[-1].split()[1]) < 10
+    assert out.read_bytes().startswith(b"\x89PNG")
+    said = refused("lr-find", path, "--base", "resnet50", "--out", out, kind=RecipeError)
+    assert said.startswith("autoencode has no option 'base'.")
+    np.save(tmp_path / "x.npy", np.zeros((20, 3), np.float32))
+    said = refused("lr-find", tmp_path / "x.npy", "--out", out, kind=RecipeError)
+    assert said.endswith("x.npy' holds arrays; give the file of a recipe of autoencode that names them.")

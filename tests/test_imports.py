@@ -50,3 +50,10 @@ def test_public_names_are_there_and_listed():
 
 def test_reading_the_files_needs_no_keras():
     assert "keras" not in loaded_by("import kerastk.datasets.photos, kerastk.run, kerastk.predictor")
+    assert "keras" not in loaded_by("import kerastk.reconstructor, kerastk.answers, kerastk.evaluation.evaluate")
+
+
+def test_the_command_of_every_task_has_light_help():
+    from kerastk.recipe import TASKS
+
+    assert set(TASKS) <= {command[-1] for command in COMMANDS if command}

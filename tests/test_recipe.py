@@ -5,7 +5,7 @@ import pytest
 
 from kerastk.errors import RecipeError
 from kerastk.notation import OPTIMIZERS, SCHEDULES, schedule_numbers, seconds, size_bytes, split_fractions
-from kerastk.recipe import Finetune, construct, dump, load
+from kerastk.recipe import Autoencode, Finetune, construct, dump, load
 from kerastk.storage import write_atomic
 
 
@@ -261,7 +261,7 @@ def test_an_unknown_key_gets_the_nearest_names():
     ("text", "said"),
     [
         (b"epochs = 3", "task must be one of finetune, tag, autoencode; got None"),
-        (b'task = "segment"', "task must be one of finetune, tag; got 'segment'"),
+        (b'task = "segment"', "task must be one of finetune, tag, autoencode; got 'segment'"),
         (b"epochs = = 3", "is not TOML"),
         (b"\xff\xfe", "is not TOML"),
         (b"epochs = " + b"9" * 5000, "is not TOML"),
@@ -385,3 +385,164 @@ def test_a_resolved_recipe_loads_and_resolves_to_itself(values, solvable, tmp_pa
     (tmp_path / "r.toml").write_text(dump(recipe))
     again = load(tmp_path / "r.toml")
     assert again == recipe == again.resolve(stages=5, solvable=solvable, **FOUND)
+
+
+# Autoencoders.
+
+CODES = {
+    "data": "x.npz", "latent": 8, "widths": ["64", "32"], "kind": "dense", "noise": "gaussian:0.5",
+    "normal": ["a", "b"], "false_alarms": 0.05, "sparsity": "kl:0.1:0.2", "image_size": 32, "resize": "pad",
+    "features": "resnet50", "label_column": "kind", "augment": "flip", "max_bad": 0.1, "threads": 2,
+    "learning_rate": "auto",
+}  # fmt: skip
+
+
+def test_an_autoencoders_defaults_stand_and_automatic_values_are_none():
+    recipe = Autoencode()
+    assert (recipe.batch_size, recipe.false_alarms, recipe.variational, recipe.binarise) == (128, 0.01, False, False)
+    named = ("kind", "latent", "widths", "activation", "upsample", "loss", "noise", "normal", "image_size", "epochs")
+    assert all(getattr(recipe, name) is None for name in named)
+    assert (recipe.normal_classes, Autoencode(normal=" a , b c").normal_classes) == ((), ("a", "b c"))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {}, CODES, {"variational": True, "beta": 0, "free_bits": 0.5, "loss": "mse", "binarise": True},
+        {"masked": 0.5, "patch": 4, "upsample": "subpixel", "contraction": 1e-4},
+        {"pretrain": "rbm", "rbm_epochs": 3, "rbm_steps": 2, "rbm_learning_rate": 1, "rbm_momentum": 0.5,
+         "rbm_weight_decay": 0, "activation": "sigmoid", "kind": "dense", "sparsity": "l1:0.01", "strict": True},
+    ],
+    ids=lambda values: ",".join(values)[:30],
+)  # fmt: skip
+def test_an_autoencoders_recipe_comes_back_from_its_file(values, tmp_path):
+    recipe = Autoencode(**values)
+    write_atomic(tmp_path / "r.toml", dump(recipe))
+    again = load(tmp_path / "r.toml")
+    assert again == recipe
+    assert type(again) is Autoencode
+    for name, value in values.items():
+        assert getattr(again, name) == (",".join(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"latent": 0}, "latent must be at least 1 and at most 65536; got 0"),
+        ({"latent": 1.5}, "latent must be a whole number"),
+        ({"false_alarms": 0}, "false_alarms must be at least 1e-06 and at most 0.5; got 0"),
+        ({"image_size": 7}, "image_size must be at least 8 and at most 512 pixels; got 7"),
+        ({"resize": "squash"}, "resize must be one of crop, pad, stretch; got 'squash'"),
+        ({"kind": "deep"}, "kind must be one of dense, conv; got 'deep'"),
+        ({"activation": "tanh"}, "activation must be one of relu"),
+        ({"upsample": "shuffle"}, "upsample must be one of transpose, subpixel, resize"),
+        ({"loss": "l2"}, "loss must be one of mse, bce, mae, ssim, huber; got 'l2'"),
+        ({"masked": 1}, "masked must be at least 0.01 and at most 0.99"),
+        ({"contraction": 0}, "contraction must be at least 1e-09"),
+        ({"pretrain": "dbn"}, "pretrain must be one of rbm; got 'dbn'"),
+        ({"rbm_momentum": 1, "pretrain": "rbm"}, "rbm_momentum must be at least 0 and below 1"),
+        ({"widths": "64,0"}, "widths must be at most"),
+        ({"widths": "64;32"}, "widths must be at most"),
+        ({"widths": ",".join(["8"] * 100)}, "widths must be at most"),
+        ({"widths": [64, 32]}, "widths must be text; got [64, 32]"),
+        *(({"noise": text}, "noise must be a kind and how much of it, like gaussian:0.5")
+          for text in ("gaussian", "gaussian:0", "masking:1", "rain:0.5", "gaussian:nan", "")),
+        *(({"sparsity": text}, "sparsity must be l1:WEIGHT or kl:SHARE[:WEIGHT]")
+          for text in ("l1", "l1:0", "kl:1", "kl:0.1:0", "kl:0.1:1:1", "l2:1", "l1:inf", "")),
+        ({"normal": "a,,b"}, "normal must be names of classes with commas between; got 'a,,b'"),
+        ({"normal": ""}, "normal must be names of classes"),
+        ({"augment": "flipp"}, "augment: no step 'flipp'"),
+        ({"warmup_epochs": 3, "epochs": 3}, "warmup_epochs must be below epochs, 3; got 3"),
+        ({"noise": "masking:0.5", "masked": 0.5}, "noise and masked each show other pixels than the image's; choose"),
+        ({"masked": 0.5, "binarise": True}, "masked and binarise each show other pixels"),
+        ({"noise": "masking:0.5", "masked": 0.5, "binarise": True}, "noise and masked and binarise each show"),
+        ({"masked": 0.5, "loss": "ssim"}, "loss ssim compares whole windows, of which masked hides parts; use mse."),
+        ({"variational": True, "loss": "mae"}, "variational needs a likelihood: loss mse or bce; got mae."),
+        ({"pretrain": "rbm", "kind": "conv"}, "pretrain rbm trains dense layers; with kind conv leave it out."),
+        ({"pretrain": "rbm", "activation": "relu"}, "the units of an rbm are logistic: activation sigmoid; got relu."),
+        ({"pretrain": "rbm", "variational": True}, "pretrain rbm needs a linear code; leave variational and sparsity"),
+        ({"pretrain": "rbm", "sparsity": "kl:0.1"}, "pretrain rbm needs a linear code"),
+    ],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+def test_what_an_autoencoder_cannot_be_is_refused(values, said):
+    with pytest.raises(RecipeError, match=r"^[^\n]*$") as error:
+        Autoencode(**values)
+    assert said in str(error.value)
+
+
+OF_RBM = {"rbm_epochs": 2, "rbm_steps": 2, "rbm_learning_rate": 0.1, "rbm_momentum": 0.5, "rbm_weight_decay": 0.0}
+# What each kind of autoencoder does not use, and why.
+UNUSED_CODES = [
+    ({"kind": "dense"}, {"upsample": "resize"}, "with kind dense, which has no images inside"),
+    ({}, {"patch": 4}, "without masked"),
+    ({}, {"beta": 2, "free_bits": 0.1}, "without variational"),
+    ({}, OF_RBM, "without pretrain rbm"),
+    ({"strict": True}, {"max_bad": 0.1}, "with strict, which refuses any finding"),
+    (
+        {"variational": True}, {"sparsity": "l1:0.1", "contraction": 0.1},
+        "with variational, which has a penalty on the codes of its own",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "value", "reason"),
+    [(values, *field, reason) for values, unused, reason in UNUSED_CODES for field in unused.items()],
+)
+def test_an_option_without_effect_on_an_autoencoder_is_refused(values, name, value, reason):
+    assert Autoencode(**values)
+    with pytest.raises(RecipeError) as error:
+        Autoencode(**values, **{name: value})
+    assert str(error.value) == f"{name} has no effect {reason}; leave it out."
+
+
+def test_an_unknown_option_of_an_autoencoder_gets_the_nearest_names():
+    with pytest.raises(RecipeError, match=r"autoencode has no option 'latents'. Did you mean latent"):
+        construct(Autoencode, {"latents": 1})
+    with pytest.raises(RecipeError, match=r"autoencode has no option 'base'"):
+        construct(Autoencode, {"base": "resnet50"})
+
+
+def resolved_code(shape, decoded=False, steps=100, **values):
+    return Autoencode(**values).resolve(
+        steps=steps, shape=shape, decoded=decoded, precision="float32", device="cpu", threads=2, split=None,
+        split_seed=None, name="x",
+    )  # fmt: skip
+
+
+CODE_KINDS = [
+    ((28, 28, 1), {}), ((64, 64, 3), {"decoded": True}), ((5,), {}), ((28, 28, 1), {"variational": True}),
+    ((28, 28, 1), {"pretrain": "rbm"}), ((28, 28, 1), {"masked": 0.5}), ((5,), {"optimizer": "adam"}),
+    ((64, 64, 3), {"decoded": True, "strict": True}),
+]  # fmt: skip
+
+
+def test_what_is_automatic_goes_by_the_items():
+    conv, rows, rbm = resolved_code((28, 28, 1)), resolved_code((5,)), resolved_code((28, 28, 1), pretrain="rbm")
+    assert (conv.kind, conv.latent, conv.widths, conv.activation, conv.upsample, conv.loss) == (
+        "conv", 64, "32,64", "swish", "resize", "mse",
+    )  # fmt: skip
+    assert (rows.kind, rows.latent, rows.widths, rows.upsample, rows.loss) == ("dense", 2, "16,8", None, "mse")
+    assert (rbm.kind, rbm.activation, rbm.loss, rbm.rbm_epochs, rbm.rbm_steps) == ("dense", "sigmoid", "bce", 20, 1)
+    assert (resolved_code((28, 28, 1), variational=True).loss, resolved_code((5,), variational=True).loss) == (
+        "bce", "mse",
+    )  # fmt: skip
+    # Few items, more epochs: as many as make 5,000 steps, at most 200.
+    assert [resolved_code((5,), steps=steps).epochs for steps in (1000, 60, 1)] == [50, 84, 200]
+    assert resolved_code((5,), optimizer="adam").weight_decay is None
+
+
+@pytest.mark.parametrize(("shape", "values"), CODE_KINDS, ids=str)
+def test_a_resolved_autoencoder_loads_and_resolves_to_itself(shape, values, tmp_path):
+    recipe = resolved_code(shape, **values)
+    (tmp_path / "r.toml").write_text(dump(recipe))
+    again = load(tmp_path / "r.toml")
+    decoded = values.get("decoded", False)
+    assert again == recipe
+    assert again.resolve(
+        steps=100, shape=shape, decoded=decoded, precision="float32", device="cpu", threads=2, split=None,
+        split_seed=None, name="x",
+    ) == again  # fmt: skip
+    assert (recipe.image_size, recipe.augment) == ((shape[0], "none") if decoded else (None, None))
+    assert (recipe.max_bad is None) == (recipe.strict or not decoded)

@@ -5,10 +5,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import kerastk
 from kerastk import recipes
+from kerastk.datasets import curves
 from kerastk.demo import write_digits
 from kerastk.errors import DataError
 from kerastk.recipe import Recipe, dump, load, parse
@@ -22,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 def test_every_shipped_recipe_loads_and_its_head_tells_command_and_score(name):
     assert isinstance(getattr(recipes, name), Recipe)
     head = (recipes.folder() / f"{name}.toml").read_text().split("\n\n")[0]
-    assert re.match(r"# kerastk (demo|train \w+)", head)
+    assert re.match(rf"# kerastk (demo|train {name})\b", head)
     assert "Time and score:" in head
 
 
@@ -32,8 +34,23 @@ def test_a_recipe_is_imported_by_name():
     assert digits.base == "mobilenet_0.25"
     with pytest.raises(ImportError):
         from kerastk.recipes import nothing  # noqa: F401
-    with pytest.raises(AttributeError, match="ships no recipe 'nothing'; it ships cats_dogs, digits"):
+    with pytest.raises(
+        AttributeError, match="ships no recipe 'nothing'; it ships cats_dogs, curves-autoencoder, digits"
+    ):
         recipes.nothing  # noqa: B018
+
+
+def test_hyphens_and_underscores_are_one_in_names():
+    from kerastk.recipes import mnist_vae
+
+    assert mnist_vae == load(recipes.folder() / "mnist-vae.toml")
+    assert getattr(recipes, "mnist-vae") == mnist_vae
+    assert recipes.file("few-photos") == recipes.file("few_photos") == recipes.folder() / "few_photos.toml"
+    assert recipes.file("mnist_vae") == recipes.folder() / "mnist-vae.toml"
+    assert recipes.file("mnist") is None
+    # No two files have one name.
+    assert len({name.replace("-", "_") for name in recipes.shipped_names()}) == len(recipes.shipped_names())
+    assert {"mnist_vae", "few_photos"} <= set(dir(recipes))
 
 
 def test_a_shipped_recipe_dumps_what_its_file_says():
@@ -58,7 +75,9 @@ def test_every_other_recipe_can_be_planned(name, digits, names, tmp_path):
     recipe = load(recipes.folder() / f"{name}.toml", runs=str(tmp_path))
     given = {"data": names, "dev": None, "test": None} if recipe.task == "tag" else {"data": str(digits)}
     settled = plan(dataclasses.replace(recipe, **given), screen=Screen(show=False), dry=True)
-    assert [phase.name for phase in settled.phases] in (["probe"], ["probe", "finetune"], ["train"])
+    machines = [f"rbm-{number}" for number in range(1, 5)]
+    known = (["probe"], ["probe", "finetune"], ["train"], [*machines, "train"])
+    assert [phase.name for phase in settled.phases] in known
     assert all(count > 0 for count in settled.trainable.values())
 
 
@@ -68,8 +87,43 @@ def test_data_that_ships_is_called_by_name(tmp_path):
     assert settled.recipe.data == "kerastk:names"
     # Of few sentences more epochs are automatic.
     assert settled.recipe.epochs == 60
-    with pytest.raises(DataError, match=r"no data 'nothing' ships with kerastk; names does\."):
+    with pytest.raises(DataError, match=r"no data 'nothing' ships with kerastk; names does, and curves is made"):
         plan(kerastk.Tag(data="kerastk:nothing"), screen=Screen(show=False))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """300 real handwritten digits of 28 x 28 pixels in a .npz file, 60 of them a test split."""
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    whole = (loaded.images[:300] * 15.9).astype(np.uint8).repeat(3, axis=1).repeat(3, axis=2)
+    whole = np.pad(whole, ((0, 0), (2, 2), (2, 2)))
+    path = tmp_path_factory.mktemp("arrays") / "digits.npz"
+    labels = loaded.target[:300]
+    np.savez(path, x_train=whole[:240], y_train=labels[:240], x_test=whole[240:], y_test=labels[240:])
+    return str(path)
+
+
+AUTOENCODERS = [name for name in recipes.shipped_names() if getattr(recipes, name).task == "autoencode"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [each if each == "curves-autoencoder" else pytest.param(each, marks=pytest.mark.slow) for each in AUTOENCODERS],
+)
+def test_each_autoencoder_takes_its_first_epoch(name, images, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(curves, "TRAINING", 200)
+    monkeypatch.setattr(curves, "TEST", 50)
+    recipe = getattr(recipes, name)
+    given = {"runs": str(tmp_path), "epochs": 1}
+    if recipe.data != "kerastk:curves":
+        given["data"] = str(digits) if name == "photo-autoencoder" else images
+    if recipe.pretrain is not None:
+        given["rbm_epochs"] = 1
+    run = kerastk.train(dataclasses.replace(recipe, **given), show=False)
+    assert run.metrics["test"]["error"] > 0
+    assert (recipe.normal is not None) == ("auroc" in run.metrics["test"]["anomalies"])
 
 
 def test_the_wheel_holds_the_recipes(tmp_path):

@@ -15,14 +15,16 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 @click.group(context_settings=CONTEXT)
 @click.version_option(kerastk.__version__, prog_name="kerastk")
 def commands() -> None:
-    """Fine-tune pretrained Keras networks on your own photos.
+    """Train Keras networks on your own data: classifiers of photos, taggers of words, autoencoders.
 
-    Start with `kerastk demo`, or with `kerastk finetune PHOTOS` on a folder that holds a folder of photos per class.
+    Start with `kerastk demo`, or with `kerastk finetune PHOTOS` on a folder that holds a folder of photos per class,
+    `kerastk tag SENTENCES` on a file of tagged sentences, or `kerastk autoencode DATA` on photos or numbers.
     """
 
 
 for _command in (
-    learning.finetune, learning.tag, learning.train, learning.resume, learning.lr_find, learning.demo,
+    learning.finetune, learning.tag, learning.autoencode, learning.train, learning.resume, learning.lr_find,
+    learning.demo,
     answering.predict, answering.evaluate, answering.embed,
     looking.check, looking.augment, looking.list_runs, looking.report,
     keeping.cache, keeping.weights, keeping.bases, keeping.list_recipes,

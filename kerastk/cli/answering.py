@@ -16,6 +16,7 @@ from kerastk.recipe import Finetune, construct
 EMBEDDING_OPTIONS = (
     "base", "weights", "image_size", "resize", "threads", "precision", "device", "cache", "cache_size",
 )  # fmt: skip
+LAST_THRESHOLD = "warning  the threshold was set for the best model; the last one may have more or fewer false alarms"
 last_model = click.option(
     "--last", is_flag=True, help="Ask the model of the last epoch, of a run with --keep-last, in place of the best one."
 )
@@ -23,10 +24,10 @@ last_model = click.option(
 
 @click.command()
 @click.argument("run")
-@click.argument("inputs", nargs=-1, metavar="[PHOTOS|TEXTS]...")
+@click.argument("inputs", nargs=-1, metavar="[PHOTOS|TEXTS|ITEMS]...")
 @click.option("--text", help="Tag this text.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Write a .csv, .jsonl or (for photos) .parquet file."
+    "--out", type=click.Path(path_type=Path), help="Write a .csv, .jsonl or (but for texts) .parquet file."
 )  # fmt: skip
 @click.option("--top", type=click.IntRange(1), help="Answers a photo.  [default: 1]")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads that read and decode photos.")
@@ -37,26 +38,39 @@ last_model = click.option(
 )  # fmt: skip
 @last_model
 def predict(run: str, inputs: tuple[str, ...], text: str | None, out: Path | None, last: bool, **options: Any) -> None:
-    """Let the model of RUN answer for photos, or tag texts.
+    """Let the model of RUN answer for photos, tag texts, or say how unlike what an autoencoder has learned items are.
 
     PHOTOS are files, folders and archives; there is a row for each file, and one that cannot be read has its error
-    there. TEXTS are UTF-8 files, each line of which is a text, for the run of a tagger.
+    there. TEXTS are UTF-8 files, each line of which is a text, for the run of a tagger. ITEMS, for the run of an
+    autoencoder, are PHOTOS, or .npy, .npz, .csv and IDX files with a row an item: each gets its score, the error of its
+    reconstruction, and whether that makes it an anomaly.
     """
     from kerastk.run import Run
 
     opened = Run.open(run)
-    if opened.labels.get("task") == "tag":
-        for name, value in options.items():
-            if value is not None:
-                shown = "uncalibrated" if value is False else name
-                raise RecipeError(f"--{shown} has no effect on a tagger; leave it out.")
+    task = opened.labels.get("task")
+    if task == "tag":
+        _refuse(options, "on a tagger")
         _predict_tags(opened, inputs, text, out, last)
+        return
+    if task == "autoencode":
+        threads = options.pop("threads")
+        _refuse({"text": text, **options}, "on an autoencoder")
+        _predict_items(opened, inputs, out, last, threads)
         return
     if text is not None:
         raise RecipeError(f"--text is for a tagger, and {run} takes photos.")
     if not inputs:
         raise RecipeError("no photos given; name files, folders or archives.")
     _predict_photos(opened, inputs, out, last, **options)
+
+
+def _refuse(options: dict[str, Any], where: str) -> None:
+    """Refuse options that are given and would not be used."""
+    for name, value in options.items():
+        if value is not None:
+            shown = "uncalibrated" if value is False else name.replace("_", "-")
+            raise RecipeError(f"--{shown} has no effect {where}; leave it out.")
 
 
 def _predict_photos(
@@ -128,16 +142,52 @@ def _predict_tags(run: Any, inputs: tuple[str, ...], text: str | None, out: Path
     click.echo(f"{texts} texts, {spans_found} spans -> {out}")
 
 
+def _predict_items(run: Any, inputs: tuple[str, ...], out: Path | None, last: bool, threads: int | None) -> None:
+    from kerastk.answers import ENDINGS, score_table
+    from kerastk.screen import printable
+    from kerastk.storage import check_ending
+
+    if not inputs:
+        raise RecipeError("no items given; name photos, folders or archives of them, or files of arrays.")
+    if threads is not None and run.labels.get("items") == "rows":
+        raise RecipeError("--threads has no effect on rows of numbers; leave it out.")
+    if out is not None:
+        check_ending(out, ENDINGS)
+    start_backend()
+    reconstructor = kerastk.load(run, last=last)
+    if last:
+        click.echo(LAST_THRESHOLD, err=True)
+    found = reconstructor.stream(inputs, threads=threads)
+    if out is None:
+        for scored in found:
+            said = f"error: {scored.reason}"
+            if scored.score is not None:
+                said = f"{scored.score.error:.6g}\t{'anomaly' if scored.score.anomaly else 'normal'}"
+            click.echo(f"{printable(scored.path)}\t{said}")
+        return
+    done = bad = anomalies = 0
+    with score_table(out) as put:
+        for scored in found:
+            put(scored)
+            done += 1
+            bad += scored.score is None
+            anomalies += scored.score is not None and scored.score.anomaly
+        if not done:
+            raise DataError(f"there is no file in {', '.join(map(repr, inputs))}.")
+    click.echo(f"{done} items, {anomalies} anomalies, {bad} unreadable -> {out}")
+
+
 @click.command()
 @click.argument("run")
 @click.argument("data")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures to a .json file.")
 @last_model
-@gate("assert_accuracy", "assert_f1")
+@gate("assert_accuracy", "assert_f1", "assert_error")
 def evaluate(run: str, data: str, out: Path | None, last: bool, **values: Any) -> None:
     """Measure the model of RUN on labelled DATA: photos, or a file of tagged sentences.
 
-    What it was trained on, by content, is pointed out.
+    For the run of an autoencoder DATA is what it can learn from and needs no labels; where the run learned normal
+    classes alone, labels tell how well anomalies are found. What the model was trained on, by content, is pointed out.
     """
     import json
 
@@ -152,8 +202,13 @@ def evaluate(run: str, data: str, out: Path | None, last: bool, **values: Any) -
     screen = Screen()
     figures = measure(kerastk.load(opened, last=last), data)
     screen.figures("all", figures)
+    if "anomalies" in figures:
+        above, share = figures["anomalies"]["above"], opened.metrics["anomaly"]["false_alarms"]
+        click.echo(f"{'':8s} {100 * above:.2f} % above the threshold, which was set for {100 * share:g} % false alarms")
+        if last:
+            click.echo(LAST_THRESHOLD)
     if figures["trained_on"]:
-        what = "photos" if "photos" in figures else "sentences"
+        what = next(what for what in ("photos", "sentences", "items") if what in figures)
         screen.warn(
             f"the model was trained on {figures['trained_on']} of these {figures[what]} {what}, or chosen by them "
             "(by content); the figures flatter it."
@@ -162,27 +217,51 @@ def evaluate(run: str, data: str, out: Path | None, last: bool, **values: Any) -
             screen.figures("unseen", figures["unseen"])
     if figures.get("unreadable"):
         screen.warn(f"{figures['unreadable']} files could not be read and are left out.")
-    screen.per_class(figures)
+    if "anomalies" not in figures:
+        screen.per_class(figures)
     if out is not None:
         write_atomic(out, json.dumps(figures, indent=1))
     demand(figures, wanted)
 
 
 @click.command(cls=RecipeCommand, recipe=Finetune, only=EMBEDDING_OPTIONS)
-@click.argument("data")
+@click.argument("data", nargs=-1, required=True, metavar="[RUN] DATA")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Write a .parquet or .npz file.")
-def embed(data: str, out: Path, **values: Any) -> None:
-    """Write the pooled features of a pretrained network for the photos of DATA: path, label, vector.
+def embed(data: tuple[str, ...], out: Path, **values: Any) -> None:
+    """Write vectors of the items of DATA: path, label, vector.
 
-    DATA is what `finetune` takes, or a folder or archive of photos without classes.
+    They are the pooled features of a pretrained network for photos; DATA is then what `finetune` takes, or a folder or
+    archive of photos without classes. With a RUN of an autoencoder they are its codes; DATA is then what it can learn
+    from, and the options do not apply.
     """
     from kerastk.storage import check_ending
 
     # Before the network is loaded, which takes seconds.
     check_ending(out, (".parquet", ".npz"))
-    recipe = construct(Finetune, given(Finetune, values) | {"data": data})
+    if len(data) > 2:
+        raise RecipeError(f"embed takes DATA, or a RUN and DATA; got {len(data)} arguments.")
+    if len(data) == 2:
+        _embed_codes(*data, out, values)
+        return
+    recipe = construct(Finetune, given(Finetune, values) | {"data": data[0]})
     start_backend()
     found = kerastk.embed(recipe, show=True)
     found.write(out)
     size = found.vectors.shape[1]
     click.echo(f"{len(found.paths)} photos of {size} values each, {found.unreadable} unreadable left out -> {out}")
+
+
+def _embed_codes(run: str, data: str, out: Path, values: dict[str, Any]) -> None:
+    from kerastk.run import Run
+
+    opened = Run.open(run)
+    if opened.labels.get("task") != "autoencode":
+        raise RecipeError(f"{run} is no run of an autoencoder; leave it out to embed photos by --base.")
+    _refuse(values, "on the codes of an autoencoder")
+    start_backend()
+    from kerastk.embedding import encode
+
+    found = encode(kerastk.load(opened), data)
+    found.write(out)
+    size = found.vectors.shape[1]
+    click.echo(f"{len(found.paths)} items of {size} values each, {found.unreadable} unreadable left out -> {out}")

@@ -1,4 +1,4 @@
-"""Commands that train: `finetune`, `tag`, `train`, `resume`, `lr-find`, `demo`."""
+"""Commands that train: `finetune`, `tag`, `autoencode`, `train`, `resume`, `lr-find`, `demo`."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from kerastk.cli.backend import start_backend
 from kerastk.cli.gates import GATES_OF, check_recipe, check_run, demand_of_run, demanded, gate
 from kerastk.errors import RecipeError
 from kerastk.options import RecipeCommand, given
-from kerastk.recipe import Finetune, Recipe, Tag, construct, dump, parse
+from kerastk.recipe import Autoencode, Finetune, Recipe, Tag, construct, dump, parse
 
 dry_run = click.option("--dry-run", is_flag=True, help="Print the recipe, the split and what would be trained; stop.")
 go_on = click.option(
@@ -52,6 +52,22 @@ def tag(data: str | None, file: str | None, dry_run: bool, resume: bool, **value
     DATA is a file of tagged sentences: columns (CoNLL), CoNLL-U, or JSON lines with text and spans.
     """
     _learn(Tag, data, file, dry_run, resume, values)
+
+
+@click.command(cls=RecipeCommand, recipe=Autoencode)
+@click.argument("data", required=False)
+@from_recipe
+@dry_run
+@go_on
+@GATES_OF[Autoencode]
+def autoencode(data: str | None, file: str | None, dry_run: bool, resume: bool, **values: Any) -> None:
+    """Train an autoencoder on DATA: images or rows of numbers, labelled or not.
+
+    DATA is photos in a folder or archive (class folders are not needed), a table of them, or tfds:NAME; arrays in .npy,
+    .npz or IDX files; or a CSV file of numbers. The run gives codes (`kerastk embed`), reconstructions, and a threshold
+    above which an item is an anomaly (`kerastk predict`).
+    """
+    _learn(Autoencode, data, file, dry_run, resume, values)
 
 
 def _learn(
@@ -132,7 +148,7 @@ def _train(recipe: Recipe, dry: bool, resume: bool, values: dict[str, Any]) -> N
     help="Go on though photos came or went; those that are known stay in their splits.",
 )
 @click.option("--allow-version-change", is_flag=True, help="Go on with other versions of Keras and what else computes.")
-@gate("assert_accuracy", "assert_f1")
+@gate("assert_accuracy", "assert_f1", "assert_error")
 def resume(run: str, data: str | None, allow_data_change: bool, allow_version_change: bool, **values: Any) -> None:
     """Go on with RUN where it was interrupted.
 
@@ -160,17 +176,21 @@ def lr_find(data: str, out: Path, **values: Any) -> None:
     """Find a learning rate by a range test.
 
     Trains for at most 100 batches while the learning rate grows from 1e-7 to 10, and suggests the one at which the loss
-    falls steepest. DATA is as for `finetune`; or a recipe's name or file. No run is made. `--learning-rate auto` does
-    the same at the start of a run.
+    falls steepest. DATA is as for `finetune` and `tag`; or a recipe's name or file, of any task. No run is made.
+    `--learning-rate auto` does the same at the start of a run.
     """
+    from kerastk.datasets.arrays import is_arrays
     from kerastk.datasets.sequences import is_sentences
     from kerastk.storage import check_ending
 
     check_ending(out, (".png",))
     base: dict[str, Any] = {"data": data}
-    kind: type[Recipe] = Tag if is_sentences(data) else Finetune
     if data in recipes.shipped_names() or data.endswith(".toml"):
         kind, base = parse(_recipe_file(data))
+    elif is_arrays(data):
+        raise RecipeError(f"{data!r} holds arrays; give the file of a recipe of autoencode that names them.")
+    else:
+        kind = Tag if is_sentences(data) else Finetune
     recipe = construct(kind, base | given(Finetune, values) | {"learning_rate": "auto"})
     start_backend()
     import io

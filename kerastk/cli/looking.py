@@ -7,6 +7,9 @@ import click
 
 from kerastk.errors import GateError, RecipeError
 
+# Columns of a table that are shown.
+_COLUMNS = 20
+
 
 @click.command()
 @click.argument("data")
@@ -16,25 +19,36 @@ from kerastk.errors import GateError, RecipeError
 @click.option("--test", help="Beside sentences in DATA: those to test on.")
 @click.option("--columns", help="As --columns of `tag`.")
 @click.option("--tag-column", help="As --tag-column of `tag`.")
-def check(data: str, out: Path | None, strict: bool, **options: Any) -> None:
-    """Look for what is wrong with DATA: photos, or a file of tagged sentences.
+@click.option("--label-column", help="As --label-column of `autoencode`.")
+def check(data: str, out: Path | None, strict: bool, label_column: str | None, **options: Any) -> None:
+    """Look for what is wrong with DATA: photos, a file of tagged sentences, or arrays.
 
     Of photos: damaged, empty and oversized files, copies and near-copies, the same photo under two labels or in two
     splits, contradicting suffixes, tiny and lopsided classes. Of sentences: tags that break their scheme, sentences of
-    the test set that are also in training, what is unseen and what is rare.
+    the test set that are also in training, what is unseen and what is rare. Of arrays (.npy, .npz, IDX files, a CSV
+    file of numbers): what was taken for what, values that are no numbers, copies, leaks, tiny and lopsided classes.
     """
     import dataclasses
     import json
 
+    from kerastk import shipped
+    from kerastk.datasets.arrays import is_arrays
     from kerastk.datasets.sequences import is_sentences
     from kerastk.screen import Screen
     from kerastk.storage import write_atomic
 
-    screen, of_sentences = Screen(), is_sentences(data)
+    data = shipped.data(data)
+    screen, of_arrays = Screen(), is_arrays(data)
+    of_sentences = not of_arrays and is_sentences(data)
+    holds = "arrays" if of_arrays else "sentences" if of_sentences else "photos"
     for name, value in options.items():
         if value is not None and not of_sentences:
-            raise RecipeError(f"--{name.replace('_', '-')} is for tagged sentences, and {data!r} holds photos.")
-    if of_sentences:
+            raise RecipeError(f"--{name.replace('_', '-')} is for tagged sentences, and {data!r} holds {holds}.")
+    if label_column is not None and not of_arrays:
+        raise RecipeError(f"--label-column is for a CSV file of numbers, and {data!r} holds {holds}.")
+    if of_arrays:
+        look = _look_at_arrays(data, label_column)
+    elif of_sentences:
         from kerastk.datasets.sequence_data import look_at as look_at_sentences
 
         dev, test = options.pop("dev"), options.pop("test")
@@ -53,6 +67,41 @@ def check(data: str, out: Path | None, strict: bool, **options: Any) -> None:
         click.echo(f"all findings -> {out}")
     if strict and look.findings:
         raise GateError(f"{len(look.findings)} findings.")
+
+
+def _look_at_arrays(data: str, label_column: str | None) -> Any:
+    """What `check` says of arrays."""
+    from collections import Counter
+
+    from kerastk.datasets.array_data import look_at_arrays
+    from kerastk.datasets.arrays import open_arrays
+    from kerastk.screen import printable
+
+    arrays = open_arrays(data, label_column=label_column)
+    rows, *item = arrays.values.shape
+    size = f"images of {' x '.join(map(str, item))}, uint8" if len(item) > 1 else f"rows of {item[0]:,} numbers"
+    counts = Counter(arrays.labels or ())
+    classes = f"{len(counts)} classes of {min(counts.values())} to {max(counts.values())}" if counts else "no labels"
+    click.echo(f"{rows:,} {size}; {classes}")
+    if len(arrays.parts) > 1:
+        click.echo(f"from     {printable(', '.join(f'{name} ({count:,})' for name, count in arrays.parts))}")
+    if arrays.splits is not None:
+        click.echo(f"splits   {', '.join(f'{name} {count:,}' for name, count in Counter(arrays.splits).items())}")
+    if arrays.columns is not None:
+        more = f", ... ({len(arrays.columns):,} in all)" if len(arrays.columns) > _COLUMNS else ""
+        click.echo(f"columns  {printable(', '.join(arrays.columns[:_COLUMNS]))}{more}")
+    for note in arrays.notes:
+        click.echo(f"note     {printable(note)}")
+    look = look_at_arrays(arrays)
+    found: dict[str, list[Any]] = {}
+    for finding in look.findings:
+        found.setdefault(finding.kind, []).append(finding)
+    for kind, (first, *rest) in found.items():
+        example = f"{' = '.join(first.paths[:2])}{f' ({first.text})' if first.text else ''}"
+        click.echo(f"finding  {look.kinds[kind][0]}: {len(rest) + 1:,}, such as {printable(example)}")
+    if not found:
+        click.echo("no findings")
+    return look
 
 
 @click.command()

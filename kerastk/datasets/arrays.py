@@ -99,10 +99,10 @@ def is_arrays(data: Any) -> bool:
     return bool(IDX.search(name))
 
 
-def open_arrays(data: Any, *, label_column: str | None = None) -> Arrays:
+def open_arrays(data: Any, *, label_column: str | None = None, varied: bool = True) -> Arrays:
     """The rows of a .npy, .npz, CSV or IDX file, of a folder of IDX files, or of an array or (array, labels).
 
-    `label_column` names the column of a CSV file that holds the labels.
+    `label_column` names the column of a CSV file that holds the labels; without `varied` its columns may be constant.
 
     Raises:
         DataError: nothing is there, it is damaged or of another kind, its rows or values cannot be used, or a
@@ -116,7 +116,7 @@ def open_arrays(data: Any, *, label_column: str | None = None) -> Arrays:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
     lower = path.name.lower()
     if lower.endswith(".csv") and not is_folder:
-        table = read_number_table(path, label_column=label_column)
+        table = read_number_table(path, label_column=label_column, varied=varied)
         parts = ((path.name, len(table.values)),)
         return Arrays(run_name(path), table.values, table.labels, table.splits, table.columns, parts, notes=table.notes)
     _refuse(label_column, repr(str(path)))

@@ -64,11 +64,11 @@ def is_number_table(path: str | os.PathLike) -> bool:
     return first is not None and "path" not in first
 
 
-def read_number_table(path: Path, *, label_column: str | None = None) -> NumberTable:
+def read_number_table(path: Path, *, label_column: str | None = None, varied: bool = True) -> NumberTable:
     """The rows of a CSV file of numbers, with a first line of names or without.
 
     Labels are those of `label_column`, else of a column called label, class or target; splits those of a column called
-    split.
+    split. Where it is `varied`, as what is learned from must be, no column may be constant.
 
     Raises:
         DataError: the file cannot be read; a cell is empty, no number, NaN or infinite; a column is constant or stands
@@ -78,7 +78,7 @@ def read_number_table(path: Path, *, label_column: str | None = None) -> NumberT
         with regular(path) as file:
             lines = _lines(file, path)
             try:
-                return _Reader(path, csv.reader(lines, strict=True), label_column).table()
+                return _Reader(path, csv.reader(lines, strict=True), label_column).table(varied)
             except csv.Error as error:
                 raise lines.fault(str(error)) from None
     except (OSError, ValueError) as error:
@@ -152,7 +152,7 @@ class _Reader:
             raise DataError(f"{self.where} has the column {name} {len(found)} times.")
         return found[0] if found else None
 
-    def table(self) -> NumberTable:
+    def table(self, varied: bool) -> NumberTable:
         """All rows."""
         cells, labels, splits = array.array("f"), [], []
         same: dict[str, str] = {}
@@ -183,7 +183,7 @@ class _Reader:
             raise DataError(f"{self.where}: some rows have a split and some have none; give all or none.")
         values = np.frombuffer(cells, np.float32).reshape(rows, len(self.inputs))
         names = [(self.names or [f"column {place}" for place in range(self.width)])[place] for place in self.inputs]
-        self._check(values, names)
+        self._check(values, names, varied)
         return NumberTable(
             names, values, labels if self.label is not None else None, splits if any(splits) else None, self.notes
         )
@@ -216,7 +216,7 @@ class _Reader:
             raise DataError(f"{self._place(number)}: split must be train, val or test; got {cell[:40]!r}.")
         return SPLIT_NAMES[cell.lower()] if cell else None
 
-    def _check(self, values: np.ndarray, names: Sequence[str]) -> None:
+    def _check(self, values: np.ndarray, names: Sequence[str], varied: bool) -> None:
         lowest, highest = values.min(axis=0), values.max(axis=0)
         if not (np.isfinite(lowest) & np.isfinite(highest)).all():
             row, column = np.argwhere(~np.isfinite(values))[0]
@@ -225,7 +225,7 @@ class _Reader:
                 "float32; fill such values, or leave the row out."
             )
         constant = [names[place] for place in np.flatnonzero(lowest == highest)]
-        if constant and len(values) > 1:
+        if constant and varied and len(values) > 1:
             told, it = (f"column {_told(constant)} is", "it") if len(constant) == 1 else (
                 f"{len(constant)} columns are, {_told(constant)},", "them")  # fmt: skip
             raise DataError(f"{self.where}: {told} the same in all rows (as float32); drop {it}: it says nothing.")

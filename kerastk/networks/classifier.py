@@ -59,6 +59,14 @@ def with_new_head(model: keras.Model, *, classes: int, dropout: float, keep_head
     return new
 
 
+def on_encoder(encoder: keras.Model, *, classes: int, dropout: float) -> keras.Model:
+    """An uncompiled classifier on an encoder's codes: (batch, size, size, 3) uint8 -> (batch, classes) probabilities.
+
+    It shares the encoder's layers (`networks.autoencoder`).
+    """
+    return _with_head(encoder.input, encoder.output, classes, dropout)
+
+
 def logits_model(model: keras.Model) -> keras.Model:
     """The same network up to its logits: what is trained (their cross-entropy is exact where a softmax saturates)."""
     return keras.Model(model.input, model.get_layer("head").output)

@@ -11,6 +11,7 @@ from keras.src.saving.serialization_lib import SafeModeScope
 
 from kerastk.datasets.files import run_file, run_zip
 from kerastk.errors import KerastkError, WeightsError
+from kerastk.networks.autoencoder import ICNR
 from kerastk.networks.characters import CharacterCNN, CharacterLSTM
 from kerastk.networks.crf import CRF
 from kerastk.networks.independent import Independent
@@ -22,15 +23,15 @@ MEMBERS = ["config.json", "metadata.json", "model.weights.h5"]
 # Every class that stands in a model of `networks`. None of them runs code or opens a file of the model's choosing.
 CLASSES = {
     "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Bidirectional", "Concatenate", "Conv2D",
-    "Cropping2D", "CustomScaleLayer", "DTypePolicy", "Dense", "DepthwiseConv2D", "Dropout", "Embedding", "Flip",
-    "Functional", "GRU", "GlobalAveragePooling2D", "GlorotUniform", "HeNormal", "InputLayer", "LSTM",
-    "LayerNormalization", "LayerScale", "LeakyReLU", "LecunNormal", "MaxPooling2D", "Multiply", "Normalization",
-    "NotEqual", "Ones", "Orthogonal", "RandomNormal", "RandomUniform", "ReLU", "Rescaling", "Reshape",
-    "SeparableConv2D", "Sequential", "SimpleRNN", "Softmax", "SpatialDropout1D", "Take", "VarianceScaling",
-    "ZeroPadding2D", "Zeros", "__keras_tensor__",
+    "Conv2DTranspose", "Cropping2D", "CustomScaleLayer", "DTypePolicy", "Dense", "DepthToSpace", "DepthwiseConv2D",
+    "Dropout", "Embedding", "Flatten", "Flip", "Functional", "GRU", "GlobalAveragePooling2D", "GlorotUniform",
+    "HeNormal", "InputLayer", "LSTM", "LayerNormalization", "LayerScale", "LeakyReLU", "LecunNormal", "MaxPooling2D",
+    "Multiply", "Normalization", "NotEqual", "Ones", "Orthogonal", "RandomNormal", "RandomUniform", "ReLU", "Rescaling",
+    "Reshape", "SeparableConv2D", "Sequential", "SimpleRNN", "Softmax", "SpatialDropout1D", "Take", "UpSampling2D",
+    "VarianceScaling", "ZeroPadding2D", "Zeros", "__keras_tensor__",
 }  # fmt: skip
-# Our own layers, by the name under which Keras knows them.
-OURS = {f"kerastk>{each.__name__}": each for each in (CRF, CharacterCNN, CharacterLSTM, Independent, Maxout)}
+# Our own layers and initialisers, by the name under which Keras knows them.
+OURS = {f"kerastk>{each.__name__}": each for each in (CRF, CharacterCNN, CharacterLSTM, ICNR, Independent, Maxout)}
 
 
 def load(path: Path) -> keras.Model:

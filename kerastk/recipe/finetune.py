@@ -12,6 +12,8 @@ from kerastk.recipe.base import Recipe, given_or, option
 MAX_BAD = 0.01
 DROPOUT = 0.2
 CACHE_SIZE = "20GB"
+# What the base of a classifier is called that starts from an autoencoder's run.
+ENCODER = "encoder"
 # What has no effect where nothing is trained.
 OF_TRAINING = (
     "optimizer", "momentum", "nesterov", "accumulate", "ema", "schedule", "weight_decay", "clipnorm", "l1", "l2",
@@ -37,6 +39,10 @@ class Finetune(Recipe):
     weights: str = option(
         "imagenet", "Where the base starts from: imagenet, none, a weights file, or the folder of an earlier run.",
         group="network", common=True,
+    )  # fmt: skip
+    init_from: str | None = option(
+        None, "The run of an autoencoder of photos: its encoder takes the place of the pretrained network.",
+        group="network", auto="none",
     )  # fmt: skip
     unfreeze: str | int | None = option(
         None, "What is trained after the head: head (nothing more), all, or the number of stages from the top.",
@@ -138,6 +144,11 @@ class Finetune(Recipe):
         if isinstance(self.unfreeze, int) and not 1 <= self.unfreeze <= 999:
             raise RecipeError(f"unfreeze must be at least 1 stage and at most 999; got {shown(self.unfreeze)}.")
         check_augmentation(self.augment)
+        if self.init_from is not None:
+            if self.weights != "imagenet":
+                raise RecipeError(f"init_from brings its weights along; leave weights out (got {shown(self.weights)}).")
+            if self.base not in (None, ENCODER):
+                raise RecipeError(f"init_from is a network of its own; leave base out (got {shown(self.base)}).")
         if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs >= self.epochs:
             raise RecipeError(f"warmup_epochs must be below epochs, {self.epochs}; got {self.warmup_epochs:g}.")
         caching = ("views", "cache_size", "cache_dtype")

@@ -1,5 +1,6 @@
 """Autoencoders: how an `Autoencode` recipe becomes data, network, phases, objective and figures."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerastk import shipped
 from kerastk.datasets import damage
 from kerastk.datasets.array_data import open_array_data
 from kerastk.datasets.arrays import Arrays, is_arrays, open_arrays
@@ -15,12 +17,14 @@ from kerastk.datasets.photos import PhotoData, open_photos
 from kerastk.datasets.pipeline import Vary
 from kerastk.datasets.source import Source, open_source
 from kerastk.errors import DataError, RecipeError
+from kerastk.networks import weights
 from kerastk.networks.autoencoder import Standard, autoencoder, dense_pairs, parts
+from kerastk.networks.bases import BASES, find
 from kerastk.networks.rbm import RBM, unroll
 from kerastk.notation import layer_widths, noise_numbers, schedule_numbers, sparsity_numbers, split_fractions
 from kerastk.recipe import AUTOENCODE_SPLIT, IMAGE_SIZE, MAX_BAD, Autoencode
 from kerastk.run import Run
-from kerastk.tasks import reconstructions
+from kerastk.tasks import autoencoder_model, reconstructions
 from kerastk.tasks.finetune import threads
 from kerastk.tasks.items import Data, shape_of, standard_of
 from kerastk.training.cache import Choice
@@ -38,15 +42,15 @@ COLUMNS = {
 }
 COMPARED = ("kind", "latent", "batch_size", "epochs", "learning_rate")
 
-contract, conclude, open_board = reconstructions.contract, reconstructions.conclude, reconstructions.open_board
+contract, conclude, open_board = autoencoder_model.contract, reconstructions.conclude, reconstructions.open_board
 
 # Columns of what a network answers with, at most: see `reconstruction.Objective`.
 _MOST_COLUMNS = 8
 
 
 def settle(recipe: Autoencode) -> Autoencode:
-    """The recipe as it is: nothing of it hangs on another run."""
-    return recipe
+    """The recipe with the pretrained network of its second score by its own name. Raises RecipeError."""
+    return recipe if recipe.features is None else dataclasses.replace(recipe, features=find(recipe.features))
 
 
 def source_of(recipe: Autoencode, data: Any = None) -> Source | Arrays:
@@ -54,15 +58,17 @@ def source_of(recipe: Autoencode, data: Any = None) -> Source | Arrays:
 
     Raises:
         RecipeError: there is no data, or twice; or an option that arrays do not use is given.
+        DataError: no data of that name ships; or see `open_arrays` and `open_source`.
     """
     if data is None and recipe.data is None:
         raise RecipeError("no data given; name a folder or archive of photos, a table, tfds:NAME, or arrays.")
     if data is not None and recipe.data is not None:
         raise RecipeError("data is given twice: in the recipe and beside it; leave one out.")
-    given = recipe.data if data is None else data
+    given = shipped.data(recipe.data) if data is None else data
     if is_arrays(given):
         recipe.refuse(
-            ("image_size", "resize", "threads", "augment", "max_bad"), "on arrays, which are taken as they are"
+            ("image_size", "resize", "threads", "augment", "max_bad", "features"),
+            "on arrays, which are taken as they are",
         )
         return open_arrays(given, label_column=recipe.label_column)
     recipe.refuse(("label_column",), "on photos")
@@ -77,7 +83,9 @@ def stem(recipe: Autoencode, source: Source | Arrays) -> str:
 def gather(
     recipe: Autoencode, source: Source | Arrays, *, look: Callable, known: Run | None, dry: bool
 ) -> tuple[Data, keras.Model]:
-    """The splits and the network."""
+    """The splits and the network. Weights that cannot be had should not cost a user a training first."""
+    if recipe.features is not None and not dry:
+        weights.imagenet(BASES[recipe.features])
     with look(f"looking at {source.name}") as progress:
         data = open_data(recipe, source, progress, None if known is None else known.assigned)
     return data, build(recipe, data)
@@ -154,11 +162,14 @@ def build(recipe: Autoencode, data: Data) -> keras.Model:
     if len(shape) == 1:
         for name, given in (("kind", "conv" if kind == "conv" else None), ("upsample", recipe.upsample),
                             ("masked", recipe.masked), ("binarise", recipe.binarise or None),
-                            ("features", recipe.features),
                             ("loss", recipe.loss if recipe.loss in ("bce", "ssim") else None)):  # fmt: skip
             if given is not None:
                 raise RecipeError(f"{name} {given if name != 'binarise' else ''}".strip() + " is for images, and the "
                                   f"data has rows of {values} numbers; leave it out.")  # fmt: skip
+        constant = np.flatnonzero(data.values.min(axis=0) == data.values.max(axis=0))
+        if len(constant):
+            name = data.columns[constant[0]] if data.columns else f"column {constant[0]}"
+            raise DataError(f"{name} is the same in all rows: it says nothing. Leave it out.")
     overcomplete = recipe.sparsity or recipe.contraction or recipe.noise or recipe.masked
     if latent >= values and not overcomplete:
         raise RecipeError(

@@ -10,15 +10,16 @@ import numpy as np
 
 from kerastk.datasets.photos import PhotoData, open_photos
 from kerastk.datasets.source import Source, open_source
-from kerastk.errors import RecipeError, WeightsError
+from kerastk.errors import RecipeError, RunError, WeightsError
 from kerastk.evaluation.metrics import classification
+from kerastk.networks.autoencoder import encoder
 from kerastk.networks.bases import BASES, find
-from kerastk.networks.classifier import classifier, with_new_head
+from kerastk.networks.classifier import classifier, on_encoder, with_new_head
 from kerastk.networks.cuts import cut_for, features, named_stages, stages
 from kerastk.notation import schedule_numbers, split_fractions
-from kerastk.recipe import DROPOUT, MAX_BAD, SPLIT, Finetune
+from kerastk.recipe import DROPOUT, ENCODER, MAX_BAD, SPLIT, Finetune
 from kerastk.run import Run
-from kerastk.tasks import frozen, photo_model, photos
+from kerastk.tasks import autoencoder_model, frozen, photo_model, photos
 from kerastk.tasks.photo_model import labels_of, load_model
 from kerastk.training import probe, results
 from kerastk.training.callbacks import ClassValidation
@@ -40,8 +41,11 @@ def settle(recipe: Finetune) -> Finetune:
 
     Raises:
         RecipeError: no such base, or another than that of the run whose weights are taken.
+        RunError: the run of `init_from` is no autoencoder of photos.
     """
-    base = find(recipe.base) if recipe.base is not None else None
+    if recipe.init_from is not None:
+        return dataclasses.replace(recipe, base=ENCODER, image_size=_encoder_size(recipe))
+    base = find(recipe.base) if recipe.base not in (None, ENCODER) else recipe.base
     image_size = recipe.image_size
     earlier = _earlier_run(recipe)
     if earlier is not None:
@@ -52,8 +56,12 @@ def settle(recipe: Finetune) -> Finetune:
         if image_size not in (None, labels["image_size"]):
             raise RecipeError(f"image_size must be that of {earlier.path}, {labels['image_size']}; got {image_size}.")
         base, image_size = theirs, labels["image_size"]
+        if base == ENCODER:
+            return dataclasses.replace(recipe, base=base, image_size=image_size)
         if base not in BASES:
             raise RecipeError(f"{earlier.path} is no run of finetune.")
+    if base == ENCODER:
+        raise RecipeError("an encoder comes from a run: give its folder as init_from (--init-from RUN).")
     base = base or DEFAULT_BASE
     if recipe.optimizer == "muon" and not base.startswith("convnext"):
         raise RecipeError(
@@ -90,6 +98,22 @@ def open_data(
         assigned=assigned,
         progress=progress,
     )
+
+
+def _encoder_size(recipe: Finetune) -> int:
+    """The image size of the autoencoder that the recipe starts from.
+
+    Raises:
+        RecipeError: the recipe says another one.
+        RunError: the run is no autoencoder of photos.
+    """
+    labels = autoencoder_model.labels_of(Run.open(recipe.init_from))
+    size = labels.get("image_size")
+    if size is None:
+        raise RunError(f"{recipe.init_from} has no encoder of photos: it was trained on {labels['items']} of an array.")
+    if recipe.image_size not in (None, size):
+        raise RecipeError(f"image_size must be that of {recipe.init_from}, {size}; got {recipe.image_size}.")
+    return size
 
 
 def source_of(recipe: Finetune, data: Any = None) -> Source:
@@ -129,7 +153,10 @@ def build(recipe: Finetune, classes: list[str], *, random: bool = False) -> kera
     """The uncompiled classifier; `random` leaves pretrained weights out (to count and name without a download)."""
     earlier = _earlier_run(recipe)
     dropout = DROPOUT if recipe.dropout is None else recipe.dropout
-    if earlier is not None:
+    if recipe.init_from is not None:
+        encoded = encoder(autoencoder_model.load_model(Run.open(recipe.init_from)))
+        model = on_encoder(encoded, classes=len(classes), dropout=dropout)
+    elif earlier is not None:
         same = labels_of(earlier)["classes"] == classes
         model = with_new_head(load_model(earlier), classes=len(classes), dropout=dropout, keep_head=same)
     else:
@@ -206,6 +233,8 @@ def trained(model: keras.Model, phase: Phase | Probe, start: keras.KerasTensor |
 
 def described(recipe: Finetune) -> str:
     """The network of a resolved recipe in a few words."""
+    if recipe.init_from is not None:
+        return f"the encoder of {recipe.init_from}, {recipe.image_size} px"
     return f"{recipe.base}, {recipe.image_size} px, weights {recipe.weights}"
 
 

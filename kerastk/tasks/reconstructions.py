@@ -127,16 +127,19 @@ def _rivals(plan: Plan, standard: Standard | None, values: int) -> dict[str, com
 def _figures(
     plan: Plan, rows: Rows, found: Answers, rivals: dict[str, components.Components], standard: Standard | None
 ) -> dict[str, Any]:
-    """The figures of a split."""
+    """The figures of a split; errors are those of what is normal, where that is there."""
     recipe, values = plan.recipe, int(np.prod(shape_of(plan.data)))
-    figures = reconstruction.figures(found.errors, values)
-    sums = dict.fromkeys(rivals, 0.0)
+    normal = ~_anomalous(recipe, rows)
+    normal = normal if normal.any() else np.ones(len(normal), bool)
+    figures = reconstruction.figures(found.errors[normal], values) | {"items": len(found.errors)}
+    theirs: dict[str, list[np.ndarray]] = {name: [] for name in rivals}
     for items in reconstruction.items_of(rows) if rivals else ():
         flat = reconstruction.scaled(items, standard)
         for name, rival in rivals.items():
-            sums[name] += float(np.square(flat - rival.reconstruct(flat), dtype=np.float64).sum())
+            theirs[name].append(np.square(flat - rival.reconstruct(flat), dtype=np.float64).sum(axis=1))
     figures["rivals"] = {
-        name: {"error": sums[name] / len(found.errors), "fitted_on": rival.items} for name, rival in rivals.items()
+        name: {"error": float(np.concatenate(theirs[name])[normal].mean()), "fitted_on": rival.items}
+        for name, rival in rivals.items()
     }
     if recipe.variational:
         objective, vary = plan.phases[-1].objective, plan.phases[-1].vary
