@@ -142,7 +142,7 @@ def digits_table(found: Found) -> str:
             *(", ".join(cost(each)) if each else "-" for each in (ours, theirs)),
         ])  # fmt: skip
     if rows:
-        means = (f"{statistics.mean(each):.4f}" if each else "-" for each in scores.values())
+        means = (f"{statistics.mean(each):.4f}" if len(each) == len(DIGITS) else "-" for each in scores.values())
         rows.append(["mean", *means, "", "", "", ""])
     return lines(
         ["normal digit", "AUROC of kerastk (seeds)", "AUROC of PyOD (seeds)", "false alarms, %",

@@ -1,5 +1,6 @@
 """From an autoencoder's run folder to codes, reconstructions and anomalies. Nothing but the folder is needed."""
 
+import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,8 @@ from kerastk.run import Run
 
 if TYPE_CHECKING:
     import keras
+
+    from kerastk.evaluation.distance import Distance
 
 # Items that pass the network together: as many as have so many values, within bounds.
 _VALUES, _FEWEST, _MOST = 2**21, 8, 128
@@ -138,6 +141,34 @@ class Reconstructor:
     def anomalous(self, items: Any) -> Any:
         """Whether the error of each item is above the threshold, (items,) bool. Raises as a call."""
         return self.score(items) > self.threshold
+
+    def distance(self, photos: Any) -> Any:
+        """How far photos lie from what was learned, in a pretrained network's features, (photos,) float64; of one
+        photo a number. What is above metrics.json's `anomaly.distance.threshold` is an anomaly by it.
+
+        Raises:
+            RunError: the run has no such score (`features`), or its files are damaged.
+            PhotoError: a photo cannot be read.
+        """
+        network, distance, reader = self._far
+        asked = reader.batches(photos, self.batch_size)
+        found = [distance(of_batch(network, batch, self.batch_size)) for batch in asked]
+        joined = _joined(found, (), np.float64)
+        return joined[0] if reader.is_one(photos) else joined
+
+    @functools.cached_property
+    def _far(self) -> "tuple[keras.Model, Distance, ImageReader]":
+        """The pretrained network, what was learned in its features, and what reads photos at its size."""
+        from kerastk.evaluation.distance import Distance
+        from kerastk.networks import saved
+
+        if not self.run.features_npz.exists():
+            raise RunError(f"{self.run.path} has no score by features; train with --features.")
+        network, distance = saved.load(self.run.features_keras), Distance.load(self.run.features_npz)
+        side = network.input.shape[1]
+        if network.input.shape[1:] != (side, side, 3) or network.output.shape[1:] != distance.kept.shape[1:]:
+            raise RunError(f"{self.run.features_keras} and {self.run.features_npz.name} do not belong together.")
+        return network, distance, ImageReader((side, side, 3), image_size=side, resize=self.recipe.resize or "crop")
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
         """New items, as `decode` gives them, from codes drawn from the normal distribution that a variational run has

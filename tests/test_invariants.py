@@ -175,12 +175,12 @@ def test_invariant_9_every_write_goes_through_the_atomic_one(small_run):
                 writes = called in writers - {"open"} or opened
                 if writes:
                     found.setdefault(path.relative_to(PACKAGE).as_posix(), set()).add(called)
-    # Storage is the atomic one. Pillow saves into memory in images; archive unpacks into a folder that is renamed as a
-    # whole, and so does a checkpoint; the store of the cache grows by rows, each with its checksum; a lock holds
+    # Storage is the atomic one. Pillow saves into memory in images and photo_inputs; archive unpacks into a folder
+    # that is renamed as a whole, and so does a checkpoint; the store of the cache grows by rows, each with its checksum; a lock holds
     # nothing.
     assert found == {
         "run.py": {"open", "save"}, "training/checkpoint.py": {"write_text"}, "training/keeper.py": {"save"},
-        "datasets/images.py": {"save"}, "datasets/archive.py": {"open"},
+        "datasets/images.py": {"save"}, "datasets/photo_inputs.py": {"save"}, "datasets/archive.py": {"open"},
         "training/store.py": {"open"},
     }  # fmt: skip
     assert not [path for path in small_run.path.iterdir() if path.name.startswith(".")]

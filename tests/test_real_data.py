@@ -1,5 +1,7 @@
 """On real photos and real ImageNet weights, where they are at hand (see CONTRIBUTING.md)."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -77,16 +79,14 @@ def test_caltech24_is_not_below_a_logistic_regression_on_features(shared, tmp_pa
     assert np.mean(differences) >= -error / np.sqrt(3), differences
 
 
-def test_features_of_a_pretrained_network_tell_sunrises_from_the_rest_where_pixels_do_not(
-    shared, tmp_path, monkeypatch
-):
+def test_features_of_a_pretrained_network_tell_rain_from_the_rest_where_pixels_do_not(shared, tmp_path, monkeypatch):
     from kerastk.evaluation.distance import Distance
     from kerastk.networks import weights as files
 
     data, weights = available(shared, "data/weather4.zip", "weights/mobilenet_v2_0.35_224_notop.weights.h5")
     monkeypatch.setattr(files, "imagenet", lambda base: weights)
     recipe = kerastk.Autoencode(
-        data=data, normal="sunrise", features="mobilenet_v2_0.35", resize="crop", image_size=16, widths="8", latent=8,
+        data=data, normal="rain", features="mobilenet_v2_0.35", resize="crop", image_size=16, widths="8", latent=8,
         epochs=1, batch_size=8, runs=str(tmp_path),
     )  # fmt: skip
     run = kerastk.train(recipe, show=False)
@@ -94,9 +94,14 @@ def test_features_of_a_pretrained_network_tell_sunrises_from_the_rest_where_pixe
     assert figures["anomalies_by_distance"]["auroc"] > max(0.9, figures["anomalies"]["auroc"])
     assert run.metrics["anomaly"]["distance"]["base"] == "mobilenet_v2_0.35"
     far = run.metrics["anomaly"]["distance"]["threshold"]
-    normal = [float(row["distance"]) for row in rows if row["label"] == "sunrise"]
-    others = [float(row["distance"]) for row in rows if row["label"] != "sunrise"]
+    normal = [float(row["distance"]) for row in rows if row["label"] == "rain"]
+    others = [float(row["distance"]) for row in rows if row["label"] != "rain"]
     assert np.median(others) > far > np.median(normal)
+    reconstructor = kerastk.load(run)
+    with zipfile.ZipFile(data) as archive:
+        photo = archive.read(rows[0]["path"])
+    assert reconstructor.distance(photo) == pytest.approx(float(rows[0]["distance"]), rel=1e-3)
+    assert reconstructor.distance([photo, photo]).shape == (2,)
     # The network and the features that it is compared with are in the run.
     kept = Distance.load(run.features_npz)
     assert kept.kept.shape[1] == 1280

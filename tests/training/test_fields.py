@@ -88,8 +88,9 @@ SHOWS = {
     "max_bad": (0.5, {**FRESH, "data": "DAMAGED"}, lambda run: len(run.data["set_aside"]) == 20),
 }
 # How many threads read changes nothing, and that is tested where they read, as is that equal seeds give equal runs;
-# parts of an epoch, and a loss that is no number, are in tests/faults; `strict` makes no other run, but refuses some.
-TESTED_ELSEWHERE = {"threads", "deterministic", "epoch_parts", "on_nan", "strict"}
+# parts of an epoch, and a loss that is no number, are in tests/faults; `strict` makes no other run, but refuses some;
+# `init_from` needs the run of an autoencoder (tests/tasks/test_init_from.py).
+TESTED_ELSEWHERE = {"threads", "deterministic", "epoch_parts", "init_from", "on_nan", "strict"}
 
 
 def test_no_field_is_forgotten():
