@@ -176,8 +176,8 @@ def test_invariant_9_every_write_goes_through_the_atomic_one(small_run):
                 if writes:
                     found.setdefault(path.relative_to(PACKAGE).as_posix(), set()).add(called)
     # Storage is the atomic one. Pillow saves into memory in images and photo_inputs; archive unpacks into a folder
-    # that is renamed as a whole, and so does a checkpoint; the store of the cache grows by rows, each with its checksum;
-    # a lock holds nothing.
+    # that is renamed as a whole, and so does a checkpoint; the store of the cache grows by rows, each with its
+    # checksum; a lock holds nothing.
     assert found == {
         "run.py": {"open", "save"}, "training/checkpoint.py": {"write_text"}, "training/keeper.py": {"save"},
         "datasets/images.py": {"save"}, "datasets/photo_inputs.py": {"save"}, "datasets/archive.py": {"open"},
