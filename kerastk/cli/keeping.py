@@ -1,4 +1,4 @@
-"""Commands about what is kept on this machine and what ships: `cache`, `weights`, `bases`, `recipes`."""
+"""Commands about what is kept on this machine and what ships: `cache`, `weights`, `data`, `bases`, `recipes`."""
 
 from pathlib import Path
 
@@ -96,6 +96,45 @@ def weights_verify(base: str | None) -> None:
         raise WeightsError(f"{bad} of {len(here)} files are damaged.")
     if not here:
         click.echo("no weights are here yet")
+
+
+@click.group()
+def data() -> None:
+    """Public data sets: what there is, what is here, fetch.
+
+    NAME is kerastk:NAME as DATA of other commands, which fetch it, too.
+    """
+
+
+@data.command(name="list")
+def data_list() -> None:
+    """List the public data sets: items, size, licence, and where those lie that are here."""
+    from kerastk.datasets import public
+
+    rows = [("name", "items", "MB", "licence", "where")]
+    for name in public.names():
+        each = public.find(name)
+        items = " + ".join(f"{count:,} {split}" for split, count in each.items.items())
+        # Of several folders the one that holds the most of it.
+        folder = max(each.folders, key=lambda folder: len(each.here(folder)))
+        here, of = len(each.here(folder)), len(each.files)
+        where = "-" if not here else str(each.path(folder)) if here == of else f"{here} of {of} files in {folder}"
+        rows.append((name, items, f"{each.bytes / 1e6:,.1f}", each.licence, where))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@data.command(name="fetch")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def data_fetch(names: tuple[str, ...]) -> None:
+    """Have the data sets on this machine, verified; print where they lie."""
+    from kerastk import shipped
+    from kerastk.datasets import public
+
+    # All names are looked at before the first is fetched.
+    for each in [public.find(name.removeprefix(shipped.PREFIX)) for name in names]:
+        click.echo(public.fetch(each))
 
 
 @click.command()

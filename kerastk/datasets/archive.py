@@ -6,8 +6,10 @@ An archive in an archive is a file like any other, and not opened.
 """
 
 import bz2
+import contextlib
 import gzip
 import hashlib
+import itertools
 import json
 import lzma
 import math
@@ -18,7 +20,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from kerastk.datasets.files import Finding, folder_reader, is_hidden, walk
 from kerastk.datasets.images import MAX_BYTES
@@ -35,6 +37,8 @@ MAX_RATIO = 100
 MAX_PIECE = 2**20
 # The first bytes of what a tar is compressed to.
 _COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+# See `first_names`.
+_GUESS_NAMES, _GUESS_BYTES = 12, 2**25
 
 Listing = tuple[list[str], list[Finding], Callable[[str], bytes]]
 
@@ -46,9 +50,7 @@ def open_archive(path: Path) -> Listing:
         DataError: it is neither, it is damaged, or it would unpack to more than the limits.
     """
     try:
-        with open(path, "rb") as file:
-            start = file.read(6)
-        opener = next((each for mark, each in _COMPRESSED.items() if start.startswith(mark)), None)
+        opener = _opener(path)
         with (opener or open)(path, "rb") as stream:
             # First as a tar: one that ends in a zip looks like a zip.
             archive = _tar(_Bounded(stream, path, _room(path) if opener else math.inf))
@@ -63,6 +65,37 @@ def open_archive(path: Path) -> Listing:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"cannot read the archive {str(path)!r}: {reason}.") from None
     raise DataError(f"{str(path)!r} is neither a zip nor a tar file, or it is damaged.")
+
+
+def first_names(path: Path) -> list[str]:
+    """The names of the first files in an archive, for a guess at what it holds: a dozen, or those in the first 32 MiB.
+
+    None where it cannot be read. Nothing is written, and a compressed .tar unpacked no further.
+    """
+    names: list[str] = []
+    # See `open_archive` on what hostile headers raise.
+    with contextlib.suppress(Exception):
+        opener = _opener(path)
+        with (opener or open)(path, "rb") as stream:
+            archive = _tar(_Bounded(stream, path, _GUESS_BYTES if opener else math.inf))
+            if archive is not None:
+                # One by one: what was found before the end of the room or of a cut file stays.
+                for member in itertools.islice(_members(archive, path), _GUESS_NAMES):
+                    if _is_wanted(member, []):
+                        names.append(member.name)
+                return names
+        with zipfile.ZipFile(path) as packed:
+            for each in packed.infolist()[:_GUESS_NAMES]:
+                if not each.is_dir() and _triage(each.filename, each.file_size, []):
+                    names.append(each.filename)
+    return names
+
+
+def _opener(path: Path) -> Callable[..., Any] | None:
+    """What unpacks the file; None where it is not compressed."""
+    with open(path, "rb") as file:
+        start = file.read(6)
+    return next((each for mark, each in _COMPRESSED.items() if start.startswith(mark)), None)
 
 
 def _unsafe(name: str) -> bool:
@@ -238,6 +271,9 @@ def _unpack(path: Path, archive: tarfile.TarFile) -> tuple[Path, list[Finding]]:
             target.parent.mkdir(parents=True, exist_ok=True)
             with archive.extractfile(member) as content, open(target, "wb") as file:
                 shutil.copyfileobj(content, file)
+        # A tar ends before the checksum of what it is compressed in, which is compared when its end is read.
+        while archive.fileobj.read(tarfile.BLOCKSIZE):
+            pass
         write_atomic(record, json.dumps([[each.kind, each.paths, each.text] for each in findings]))
         os.replace(partial, folder)
     except OSError:

@@ -1,6 +1,7 @@
 """The rows of arrays as they are held: images uint8, vectors float32, labels as texts."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ Part = Stored | InMemory
 _WANTED = "images are (items, height, width) or (items, height, width, 1 or 3), vectors (items, features)"
 # Of three dimensions the last of which is 3 or 4, those with larger sides are one picture and no row of them.
 _SMALL_SIDE = 16
+# The bytes of a file of classes' names.
+_MAX_NAMES = 2**16
 
 
 def row_shape(part: Part) -> tuple[int, ...]:
@@ -143,3 +146,23 @@ def _different(labels: np.ndarray, told: str) -> tuple[list[str], list[int]]:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def class_names(data: bytes, where: str) -> list[str]:
+    """The names in a text, a line each, the first for label 0; empty lines say nothing.
+
+    Raises:
+        DataError: it is no text of that kind, or a name stands there twice.
+    """
+    if len(data) > _MAX_NAMES:
+        raise DataError(f"{where} has {len(data):,} bytes; names of classes, a line each, have at most {_MAX_NAMES:,}.")
+    try:
+        names = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} is no text in UTF-8 (byte {error.start}); expected names of classes.") from None
+    if "\0" in "".join(names):
+        raise DataError(f"{where} holds a NUL character; expected names of classes, a line each.")
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise DataError(f"{where} names {name[:80]!r} {times} times; expected each class once.")
+    return names

@@ -1,4 +1,4 @@
-"""Arrays as data: images or vectors, a row an item, from .npy, .npz, CSV and IDX files, or from Python.
+"""Arrays as data: images or vectors, a row an item, from .npy, .npz, CSV, IDX and CIFAR's files, or from Python.
 
 Files are held against limits before memory is taken (see `stored`), nothing is unpickled, and what is read stands in
 memory once.
@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from kerastk.datasets.archive import MAX_UNPACKED
-from kerastk.datasets.array_values import Part, held, row_shape, texts
-from kerastk.datasets.files import Finding, is_hidden
+from kerastk.datasets.archive import ARCHIVE, MAX_UNPACKED
+from kerastk.datasets.array_values import Part, class_names, held, row_shape, texts
+from kerastk.datasets.cifar import has_batches, is_cifar, open_cifar
+from kerastk.datasets.files import Finding, is_hidden, read_file
 from kerastk.datasets.idx import IDX, stored_idx
 from kerastk.datasets.number_table import is_number_table, read_number_table
+from kerastk.datasets.public import CLASS_NAMES
 from kerastk.datasets.source import SPLIT_NAMES, SPLITS, run_name
 from kerastk.datasets.stored import InMemory, npy, npz, reading
 from kerastk.datasets.table import MAX_ROWS
@@ -79,9 +81,9 @@ def _place(parts: Iterable[tuple[str, int]], row: int) -> str:
 
 
 def is_arrays(data: Any) -> bool:
-    """Whether data would be read as arrays: by its name, the first line of a CSV file, or the names in a folder.
+    """Whether data would be read as arrays: by its name, the first line of a CSV file, or names in a folder or archive.
 
-    From Python an array, or a tuple of an array and labels. False for a CSV file or folder that cannot be read.
+    From Python an array, or a tuple of an array and labels. False for a table, folder or archive that cannot be read.
     """
     if not isinstance(data, str | os.PathLike):
         pair = isinstance(data, tuple) and len(data) == 2
@@ -93,16 +95,17 @@ def is_arrays(data: Any) -> bool:
         return is_number_table(data)
     try:
         if os.path.isdir(data):
-            return any(_idx_key(entry) is not None for entry in os.listdir(data))
+            return any(_idx_key(entry) is not None for entry in os.listdir(data)) or is_cifar(data)
     except (OSError, ValueError):
         return False
-    return bool(IDX.search(name))
+    return bool(IDX.search(name)) or is_cifar(data)
 
 
 def open_arrays(data: Any, *, label_column: str | None = None, varied: bool = True) -> Arrays:
-    """The rows of a .npy, .npz, CSV or IDX file, of a folder of IDX files, or of an array or (array, labels).
+    """The rows of a .npy, .npz, CSV or IDX file, a folder of IDX files, CIFAR's files, or an array or (array, labels).
 
-    `label_column` names the column of a CSV file that holds the labels; without `varied` its columns may be constant.
+    CIFAR's are in a folder or an archive. `label_column` names the column of a CSV file that holds the labels; without
+    `varied` its columns may be constant.
 
     Raises:
         DataError: nothing is there, it is damaged or of another kind, its rows or values cannot be used, or a
@@ -121,7 +124,17 @@ def open_arrays(data: Any, *, label_column: str | None = None, varied: bool = Tr
         return Arrays(run_name(path), table.values, table.labels, table.splits, table.columns, parts, notes=table.notes)
     _refuse(label_column, repr(str(path)))
     if is_folder:
-        return _from_idx_folder(path)
+        with reading(repr(str(path))):
+            names = sorted(os.listdir(path))
+        if not has_batches(names):
+            return _from_idx_folder(path, names)
+        if any(_idx_key(name) is not None for name in names):
+            raise DataError(f"{str(path)!r} holds IDX files and files of CIFAR; put each into a folder of its own.")
+    if is_folder or ARCHIVE.search(lower):
+        found = open_cifar(path)
+        return Arrays(
+            run_name(path), found.values, found.labels, found.splits, None, found.parts, findings=found.findings
+        )
     if lower.endswith(".npy"):
         return _made(run_name(path.with_suffix("")), [npy(path)], [])
     if lower.endswith(".npz"):
@@ -129,7 +142,8 @@ def open_arrays(data: Any, *, label_column: str | None = None, varied: bool = Tr
     if IDX.search(lower):
         return _from_idx_file(path)
     raise DataError(
-        f"{str(path)!r} is no array that kerastk reads; give a .npy, .npz, .csv or IDX file, or a folder of IDX files."
+        f"{str(path)!r} is no array that kerastk reads; give a .npy, .npz, .csv or IDX file, or a folder of IDX files "
+        "or of CIFAR's."
     )
 
 
@@ -188,9 +202,25 @@ def _from_idx_file(path: Path) -> Arrays:
     plain = re.sub(r"idx\d", "idx1", re.sub(r"\.gz$", "", path.name.replace("images", "labels")))
     beside = [path.with_name(each) for each in (plain, plain + ".gz") if "images" in path.name]
     labels = [stored_idx(each, limit=MAX_UNPACKED) for each in beside if each.exists()][:1]
-    return _made(
-        run_name(path.with_name(IDX.sub("", path.name) or "data")), [stored_idx(path, limit=MAX_UNPACKED)], labels
-    )
+    name = run_name(path.with_name(IDX.sub("", path.name) or "data"))
+    return _named(_made(name, [stored_idx(path, limit=MAX_UNPACKED)], labels), path.with_name(CLASS_NAMES))
+
+
+def _named(arrays: Arrays, path: Path) -> Arrays:
+    """With the names that the file has, if it is there, in place of the numbers 0, 1, 2, ... of the labels."""
+    if arrays.labels is None or not path.exists():
+        return arrays
+    where = repr(str(path))
+    with reading(where):
+        names = class_names(read_file(path), where)
+    known = {str(number): name for number, name in enumerate(names)}
+    wrong = next((label for label in arrays.labels if label not in known), None)
+    if wrong is not None:
+        raise DataError(
+            f"{where} names {len(names):,} classes, the first for label 0, and there is a label {wrong[:80]}; give "
+            "each label a name."
+        )
+    return replace(arrays, labels=[known[label] for label in arrays.labels])
 
 
 def _idx_key(name: str) -> tuple[str, str, str] | None:
@@ -201,19 +231,19 @@ def _idx_key(name: str) -> tuple[str, str, str] | None:
     return found["set"].lower(), _IDX_SPLITS[found["split"].lower()], found["what"].lower()
 
 
-def _from_idx_folder(path: Path) -> Arrays:
+def _from_idx_folder(path: Path, names: Sequence[str]) -> Arrays:
     where = repr(str(path))
     files: dict[tuple[str, str, str], str] = {}
     findings = []
-    with reading(where):
-        for name in sorted(os.listdir(path)):
-            key = _idx_key(name)
-            if key is None:
-                hidden = is_hidden(name)
-                text = "hidden files are left out" if hidden else "no IDX file"
-                findings.append(Finding("hidden" if hidden else "other-file", (name,), text))
-            elif files.setdefault(key, name).removesuffix(".gz") != name.removesuffix(".gz"):
+    for name in names:
+        key = _idx_key(name)
+        if key is not None:
+            if files.setdefault(key, name).removesuffix(".gz") != name.removesuffix(".gz"):
                 raise DataError(f"{where} holds {files[key]} and {name}, both for {key[1]}; take one out.")
+        elif name != CLASS_NAMES:
+            hidden = is_hidden(name)
+            text = "hidden files are left out" if hidden else "no IDX file"
+            findings.append(Finding("hidden" if hidden else "other-file", (name,), text))
     sets = sorted({each for each, _, _ in files})
     if len(sets) > 1:
         told = ", ".join(each.rstrip("-") or "one without a name" for each in sets[:6])
@@ -222,7 +252,8 @@ def _from_idx_folder(path: Path) -> Arrays:
                       for what in ("images", "labels"))  # fmt: skip
     if not images:
         raise DataError(
-            f"{where} holds no IDX files of images, as train-images-idx3-ubyte or t10k-images-idx3-ubyte.gz."
+            f"{where} holds no IDX files of images, as train-images-idx3-ubyte or t10k-images-idx3-ubyte.gz, and no "
+            "files of CIFAR, as data_batch_1.bin or train.bin."
         )
     for one, other, what in ((images, labels, "labels"), (labels, images, "images")):
         alone = [split for split in one if split not in other]
@@ -230,7 +261,8 @@ def _from_idx_folder(path: Path) -> Arrays:
             raise DataError(f"{where} has {one[alone[0]]}, but no {what} beside it; give all splits {what}.")
     parts, marks = ([stored_idx(path / each, limit=MAX_UNPACKED) for each in names.values()]
                     for names in (images, labels))  # fmt: skip
-    return _made(run_name(path), parts, marks, list(images), findings=findings)
+    made = _made(run_name(path), parts, marks, list(images), findings=findings)
+    return _named(made, path / CLASS_NAMES)
 
 
 def _made(

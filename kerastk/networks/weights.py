@@ -5,22 +5,15 @@ no hash (MobileNet V1 and V2) is verified by the SHA-256 recorded when it was fi
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
-import socket
-import threading
-import urllib.error
-import urllib.request
 from pathlib import Path
 
+from kerastk import download
 from kerastk.errors import WeightsError
 from kerastk.networks.bases import Base
 from kerastk.storage import atomic_path, cache_folder, write_atomic
-
-PROBE_SECONDS = 4
-STALL_SECONDS = 30
 
 
 def keras_folder() -> Path:
@@ -50,28 +43,11 @@ def local(base: Base) -> Path | None:
 
 def fetch(base: Base) -> Path:
     """Download the file into Keras's cache, by Keras's `get_file`, whole and verified or not at all."""
-    import keras
-
     target = keras_folder() / base.file
-    reason = _probe(base.address)
-    if reason is None:
-        before = socket.getdefaulttimeout()
-        try:
-            # get_file has no time-out of its own, and writes under the name it is given.
-            socket.setdefaulttimeout(STALL_SECONDS)
-            with atomic_path(target) as temporary:
-                keras.utils.get_file(
-                    temporary.name, base.address, file_hash=base.hash or None,
-                    cache_dir=target.parent.parent, cache_subdir=target.parent.name,
-                )  # fmt: skip
-        except Exception as error:
-            # get_file raises ValueError for a wrong hash and bare Exception for the network's errors.
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-        finally:
-            socket.setdefaulttimeout(before)
+    reason = download.download(base.address, target, digest=base.hash or None)
     if reason is not None:
         raise WeightsError(
-            f"cannot download {base.address}: {reason.rstrip('.')}. Put {base.file} into {target.parent} or into a "
+            f"cannot download {base.address}: {reason}. Put {base.file} into {target.parent} or into a "
             "folder named by KERASTK_WEIGHTS, or use --weights FILE, --weights none or a base that "
             "`kerastk weights list` shows here."
         )
@@ -112,8 +88,7 @@ def verify(base: Base, path: Path) -> str:
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """The file's hash as hexadecimal digits. Raises WeightsError where it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, algorithm).hexdigest()
+        return download.file_hash(path, algorithm)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}.") from None
 
@@ -124,23 +99,3 @@ def into_keras_cache(base: Base, path: Path) -> None:
     if not target.exists() or file_hash(target) != file_hash(path):
         with atomic_path(target) as temporary:
             shutil.copyfile(path, temporary)
-
-
-def _probe(address: str) -> str | None:
-    """Why the address cannot be reached, within PROBE_SECONDS even where the name service hangs; None if it can be."""
-    outcome: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(address, method="HEAD")
-            urllib.request.urlopen(request, timeout=PROBE_SECONDS - 1).close()
-            outcome.append(None)
-        except urllib.error.HTTPError as error:
-            outcome.append(f"the server answers {error.code} {error.reason}")
-        except Exception as error:
-            outcome.append(str(getattr(error, "reason", None) or error))
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return outcome[0] if outcome else f"no answer within {PROBE_SECONDS} seconds"

@@ -529,6 +529,58 @@ def test_a_folder_of_idx_files_that_do_not_fit_is_refused(without, more, message
     assert message in refused(files | more, "idx")
 
 
+FEW = LABELS.astype("u1")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train-images", idx(FEW), "is uint8 of shape (6,): images are (items, height, width) or"),
+        ("train-labels", idx(GREY), "is uint8 of shape (6, 5, 4); expected one label for each of the 6 rows of "),
+        ("train-labels", idx(np.eye(6, dtype="u1")), "of shape (6, 6); expected one label for each of the 6 rows of "),
+        ("train-labels", idx(FEW[:5]), "is uint8 of shape (5,); expected one label for each of the 6 rows of "),
+        ("train-labels", idx(np.append(FEW, FEW)), "of shape (12,); expected one label for each of the 6 rows of "),
+        ("train-labels", idx(FEW / np.float32(4)), "is float32 of shape (6,); labels are whole numbers or texts"),
+        ("t10k-images", idx(GREY[:2, 1:]), "has rows of 4 x 4 x 1, "),
+        ("train-images", idx(GREY)[:-5], "is cut short"),
+        ("train-images", idx(GREY) + bytes(3), "is too long"),
+        ("train-images", idx(GREY)[:9], "is cut short: 9 bytes; its header alone has 16."),
+        ("train-images", b"", "is cut short: 0 bytes; an IDX file begins with a header of 8 or more."),
+        ("train-images", b"<!DOCTYPE html>", "is no IDX file: it begins with 3c 21 44 4f; expected 00 00, type"),
+        ("train-images", gzip.compress(gzip.compress(idx(GREY))), "is no IDX file: it begins with 1f 8b 08 00"),
+        ("train-labels", b"\0\0\x07\1" + idx(FEW)[4:], "has the unknown type code 7; IDX files have one of 8 (uint8)"),
+        ("train-labels", b"\0\0\x08\0" + idx(FEW)[4:], "has 0 dimensions; expected 1 to 4."),
+        ("train-images", struct.pack("<4B3I", 0, 0, 8, 3, 6, 5, 4) + bytes(120), "of shape (100663296, 83886080, 6710"),
+        ("train-images", struct.pack(">4B3I", 0, 0, 8, 3, 0, 5, 4), "holds nothing: its shape is (0, 5, 4); expected"),
+        ("train-labels", struct.pack(">4BI", 0, 0, 8, 1, 0), "holds nothing: its shape is (0,); expected sizes of 1"),
+        ("train-images", idx(GREY) + bytes(2**24), "is too long"),
+    ],
+    ids=range(19),
+)
+def test_a_damaged_file_of_a_folder_is_named_in_one_line(name, content, message, packed, refused):
+    whole = f"{name}-idx{3 if 'images' in name else 1}-ubyte"
+    double = content[:2] == b"\x1f\x8b"
+    line = refused(mnist() | {whole: gzip.compress(content) if packed and not double else content}, "idx")
+    assert message in line
+    assert line.startswith(f"'idx/{whole}' ")
+
+
+def test_names_of_classes_beside_idx_files_are_those_of_the_labels(opened, refused, tmp_path):
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    found = opened(mnist() | {"classes.txt": "\n".join(names).encode()}, "idx")
+    assert found.labels == [names[label] for label in (0, 1, 10, 1, 0, 10, 0, 1)]
+    assert found.findings == []
+    assert open_arrays(tmp_path / "idx" / "train-images-idx3-ubyte").labels == found.labels[:6]
+    assert opened(mnist(labels=False) | {"classes.txt": b"a"}, "bare").labels is None
+    line = refused(mnist() | {"classes.txt": "\n".join(names[:10]).encode()}, "idx")
+    assert line.startswith(
+        "'idx/classes.txt' names 10 classes, the first for label 0, and there is a label 10; give each"
+    )
+    assert "'idx/classes.txt' names 'a' 2 times" in refused(mnist() | {"classes.txt": b"a\nb\na\n"}, "idx")
+    assert "'idx/classes.txt' is no text in UTF-8 (byte 0)" in refused(mnist() | {"classes.txt": b"\xff"}, "idx")
+
+
 def test_one_idx_file_and_the_labels_beside_it(opened, tmp_path):
     opened(mnist(), "idx")
     found = open_arrays(tmp_path / "idx" / "train-images-idx3-ubyte")

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from kerastk import download
 from kerastk.errors import WeightsError
 from kerastk.networks import bases, weights
 from kerastk.networks.bases import Base
@@ -163,7 +164,7 @@ def test_a_missing_file_is_refused(server, models):
 
 def test_a_server_that_never_answers_is_refused_soon(server, models, monkeypatch):
     server.mode = "silent"
-    monkeypatch.setattr(weights, "PROBE_SECONDS", 1.3)
+    monkeypatch.setattr(download, "PROBE_SECONDS", 1.3)
     begin = time.monotonic()
     message = _cannot(DECLARED, models)
     assert time.monotonic() - begin < 4
@@ -174,7 +175,7 @@ def test_a_name_service_that_hangs_is_refused_soon(models, monkeypatch):
     released = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(20))
     monkeypatch.setattr(bases, "ADDRESS", "http://weights.invalid/tensorflow/keras-applications/")
-    monkeypatch.setattr(weights, "PROBE_SECONDS", 0.4)
+    monkeypatch.setattr(download, "PROBE_SECONDS", 0.4)
     begin = time.monotonic()
     assert "no answer within 0.4 seconds." in _cannot(DECLARED, models)
     assert time.monotonic() - begin < 4
@@ -183,7 +184,7 @@ def test_a_name_service_that_hangs_is_refused_soon(models, monkeypatch):
 
 def test_a_download_that_stalls_is_refused(server, models, monkeypatch):
     server.mode = "stalls"
-    monkeypatch.setattr(weights, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(download, "STALL_SECONDS", 0.5)
     before = socket.getdefaulttimeout()
     assert "timed out" in _cannot(DECLARED, models)
     assert socket.getdefaulttimeout() == before
@@ -200,7 +201,7 @@ def test_a_closed_port_is_refused(models, monkeypatch):
 
 
 def test_the_whole_wait_for_an_unreachable_address_is_under_ten_seconds():
-    assert weights.PROBE_SECONDS < 10
+    assert download.PROBE_SECONDS < 10
 
 
 def test_a_folder_that_cannot_be_made_is_refused(server, models):
