@@ -308,8 +308,7 @@ class Screen:
 
     def runs(self, found: "list[Listed]") -> None:
         """The table of `kerastk runs`, then what is damaged. A narrow terminal has no room for network and data."""
-        # A file or a pipe is as wide as it has to be.
-        console = self.console if self.console.is_terminal else Console(width=10_000, highlight=False)
+        console = self._wide()
         columns = ["run", "state", "score", "95 %", "time", "started", "network", "data"]
         columns = columns if console.width >= 100 else columns[:6]
         table = Table(box=None, pad_edge=False)
@@ -335,6 +334,15 @@ class Screen:
         for run in found:
             if run.error is not None:
                 self.warn(f"{run.name}: {run.error}")
+
+    def table(self, make: Callable[[int], Table]) -> None:
+        """A table that is made for so many characters a line."""
+        console = self._wide()
+        console.print(make(console.width))
+
+    def _wide(self) -> Console:
+        # A file or a pipe is as wide as it has to be.
+        return self.console if self.console.is_terminal else Console(width=10_000, highlight=False)
 
     def warn(self, text: str) -> None:
         """Something the user should know."""

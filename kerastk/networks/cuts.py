@@ -7,7 +7,9 @@ from itertools import pairwise
 import keras
 
 from kerastk.errors import RecipeError
+from kerastk.networks.calls import calls
 from kerastk.networks.classifier import features
+from kerastk.networks.counting import multiply_adds
 
 # Valid padding takes a pixel or two off; a stage ends where the resolution falls clearly.
 _DROP = 0.75
@@ -105,11 +107,7 @@ def cache_cut(model: keras.Model, cut: keras.KerasTensor) -> Cut:
 
 def work(model: keras.Model, end: keras.KerasTensor) -> int:
     """Multiply-adds a photo from the input to `end`, of convolutions and dense layers."""
-    total = 0
-    for layer in keras.Model(model.input, end).layers:
-        places = math.prod(layer.output.shape[1:-1]) if layer.weights else 0
-        total += places * sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
-    return total
+    return sum(multiply_adds(call) or 0 for call in calls(keras.Model(model.input, end)))
 
 
 def kept_values(model: keras.Model) -> int:
