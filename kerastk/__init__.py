@@ -1,7 +1,7 @@
 """kerastk: train Keras networks on your own data, and use what comes out.
 
-`Finetune` makes classifiers of photos from pretrained networks, `Tag` taggers of words, `Autoencode` autoencoders of
-images or rows of numbers.
+`Finetune` makes classifiers of photos from pretrained networks, `Classify` classifiers of images from random weights,
+`Tag` taggers of words, `Autoencode` autoencoders of images or rows of numbers.
 
     import kerastk
     run = kerastk.train(kerastk.Finetune(data="photos/", base="resnet50"))
@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Finetune": "kerastk.recipe",
+    "Classify": "kerastk.recipe",
     "Tag": "kerastk.recipe",
     "Autoencode": "kerastk.recipe",
     "Run": "kerastk.run",

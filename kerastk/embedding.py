@@ -18,6 +18,7 @@ from kerastk.reconstructor import Reconstructor
 from kerastk.screen import Screen
 from kerastk.storage import atomic_path, atomic_writer, check_ending
 from kerastk.tasks import frozen
+from kerastk.tasks.photos import threads as default_threads
 from kerastk.training.device import choose_device, choose_precision, set_precision
 
 ENDINGS = (".parquet", ".npz")
@@ -81,12 +82,12 @@ def embed(recipe: Finetune, *, data: Any = None, show: bool = False) -> Embeddin
     with keras.device(device):
         model = task.build(recipe, source.classes)
         with screen.working(f"looking at {source.name}") as progress:
-            look = check(source, threads=recipe.threads or task.threads(), progress=progress)
+            look = check(source, threads=recipe.threads or default_threads(), progress=progress)
         if not look.photos:
             raise DataError(f"no readable photos in {source.name}; {len(look.bad)} cannot be read.")
         split = Split(
             look.photos, source.read, classes=source.classes, image_size=recipe.image_size, resize=recipe.resize,
-            batch_size=recipe.batch_size, threads=recipe.threads or task.threads(),
+            batch_size=recipe.batch_size, threads=recipe.threads or default_threads(),
         )  # fmt: skip
         set_precision(model, precision)
         settled = dataclasses.replace(recipe, precision=precision)

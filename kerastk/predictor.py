@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kerastk.datasets.photo_inputs import SquareReader, chunks, decoded, photos
+from kerastk import shipped
+from kerastk.datasets.item_inputs import Collection, ImageReader
 from kerastk.errors import PhotoError, RunError
 from kerastk.evaluation.metrics import uncalibrated
 from kerastk.evaluation.neighbours import Neighbours
@@ -41,10 +42,10 @@ class Predictor:
     """A trained classifier that takes photos in any form.
 
     Called with a path, the bytes of a file, a Pillow image or a uint8 array (height, width, 3) or (height, width), it
-    returns an `Answer`, which unpacks into label and probability; with a list of those, a list. With `top=3` each
-    answer is a list of the three best. A saved model is calibrated: its logits were divided by the temperature in
-    metrics.json. With `calibrated=False` that is undone; the answers stay, their probabilities change. With `last` it
-    is the model of the last epoch, where the run kept it.
+    returns an `Answer`, which unpacks into label and probability; with a list of those, or an array or file of arrays
+    that holds several images, a list. With `top=3` each answer is a list of the three best. A saved model is
+    calibrated: its logits were divided by the temperature in metrics.json. With `calibrated=False` that is undone; the
+    answers stay, their probabilities change. With `last` it is the model of the last epoch, where the run kept it.
 
     >>> label, probability = kerastk.load("runs/photos-resnet50-1")("cat.jpg")
     """
@@ -52,13 +53,14 @@ class Predictor:
     batch_size = 32
 
     def __init__(self, run: Run, *, calibrated: bool = True, last: bool = False):
-        from kerastk.tasks.photo_model import labels_of, load_model
+        from kerastk.tasks.photo_model import labels_of, load_model, shape_in
 
         labels = labels_of(run)
         self._temperature = None if calibrated else _temperature(run, labels["head"], "last" if last else "best")
         self.classes: list[str] = labels["classes"]
         self.image_size, self.resize = labels["image_size"], labels["resize"]
-        self._reader = SquareReader(self.image_size, self.resize)
+        self.shape = shape_in(labels)
+        self._reader = ImageReader(self.shape, image_size=self.image_size, resize=self.resize)
         self.run = run
         self.model = load_model(run, last=last)
         self.neighbours = Neighbours.load(run.neighbours_npz) if labels["head"] == "knn" else None
@@ -70,38 +72,43 @@ class Predictor:
                 )
 
     def __call__(self, photos: Any, *, top: int | None = None) -> Any:
-        """Answer(s) for one photo or a list of photos.
+        """Answer(s) for one photo or several.
 
         Raises:
             PhotoError: a photo cannot be read.
+            DataError: an array or its file cannot be used.
         """
-        many = isinstance(photos, list | tuple)
-        pixels = [self.pixels(photo) for photo in (photos if many else [photos])]
-        scores = [row for batch in chunks(pixels, self.batch_size) for row in self.scores(np.stack(batch))]
+        scores = [row for batch in self._reader.batches(photos, self.batch_size) for row in self.scores(batch)]
         answers = [self._answers(row, top or 1) for row in scores]
         found = [answer[0] for answer in answers] if top is None else answers
-        return found if many else found[0]
+        return found[0] if self._reader.is_one(photos) else found
 
     def pixels(self, photo: Any) -> np.ndarray:
-        """The photo as the model sees it, (image_size, image_size, 3) uint8. Raises PhotoError."""
-        return self._reader(photo)
+        """The photo as the model sees it, of `shape`: (image_size, image_size, 3 or 1) uint8. Raises PhotoError."""
+        return self._reader.image(photo)
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
-        """Probabilities, (photos, classes) float32, for (photos, image_size, image_size, 3) uint8."""
+        """Probabilities, (photos, classes) float32, for photos as `pixels` gives them, (photos, *shape) uint8."""
         found = of_batch(self.model, pixels, self.batch_size, self.neighbours)
         return found if self._temperature is None else uncalibrated(found, self._temperature)
 
     def stream(
         self, inputs: Iterable[str | os.PathLike], *, top: int = 1, threads: int | None = None
     ) -> Iterator[Prediction]:
-        """A prediction for every photo of files, folders and archives, in order, in bounded memory.
+        """A prediction for every photo of files, folders and archives, and every image of files of arrays, in order,
+        in bounded memory.
 
         An unreadable one comes with its error. While a batch is computed the next one is decoded.
+
+        Raises:
+            DataError: an input does not exist (found before anything else is done), or is an array that cannot be used.
         """
-        for names, loaded in decoded(
-            photos(inputs), self._reader.from_bytes, size=self.batch_size, threads=threads
-        ):  # fmt: skip
+        for names, loaded in self._reader.stream(inputs, size=self.batch_size, threads=threads):
             yield from self._predictions(names, loaded, top)
+
+    def collected(self, data: Any) -> Collection:
+        """All labelled images of data that such a run could learn from. Raises DataError."""
+        return self._reader.collected(shipped.data(data) if isinstance(data, str) else data, labelled=True)
 
     def _predictions(self, names: list[str], loaded: list, top: int) -> Iterator[Prediction]:
         good = [pixels for pixels in loaded if not isinstance(pixels, PhotoError)]

@@ -23,11 +23,11 @@ def commands() -> None:
 
 
 for _command in (
-    learning.finetune, learning.tag, learning.autoencode, learning.train, learning.resume, learning.lr_find,
-    learning.demo,
+    learning.finetune, learning.classify, learning.tag, learning.autoencode, learning.train, learning.resume,
+    learning.lr_find, learning.demo,
     answering.predict, answering.evaluate, answering.embed,
-    looking.check, looking.augment, looking.list_runs, looking.report,
-    keeping.cache, keeping.weights, keeping.bases, keeping.list_recipes,
+    looking.check, looking.augment, looking.summary, looking.list_runs, looking.report,
+    keeping.cache, keeping.weights, keeping.data, keeping.bases, keeping.list_recipes,
 ):  # fmt: skip
     commands.add_command(_command)
 

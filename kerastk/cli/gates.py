@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kerastk.errors import GateError, RecipeError
-from kerastk.recipe import Autoencode, Finetune, Recipe, Tag
+from kerastk.recipe import Autoencode, Classify, Finetune, Recipe, Tag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Gate:
 GATES = {
     "assert_accuracy": Gate(
         what="the accuracy (of a tagger: of tags)", word="accuracy", names=("accuracy", "token_accuracy"),
-        tasks=("finetune", "tag"),
+        tasks=("finetune", "classify", "tag"),
     ),
     "assert_f1": Gate(what="a tagger's F1 of spans", word="F1", names=("f1",), tasks=("tag",)),
     "assert_error": Gate(
@@ -60,6 +60,7 @@ def _flag(name: str) -> str:
 
 GATES_OF = {
     Finetune: gate("assert_accuracy"),
+    Classify: gate("assert_accuracy"),
     Tag: gate("assert_f1", "assert_accuracy"),
     Autoencode: gate("assert_error"),
 }

@@ -1,4 +1,4 @@
-"""Commands that train: `finetune`, `tag`, `autoencode`, `train`, `resume`, `lr-find`, `demo`."""
+"""Commands that train: `finetune`, `classify`, `tag`, `autoencode`, `train`, `resume`, `lr-find`, `demo`."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from kerastk.cli.backend import start_backend
 from kerastk.cli.gates import GATES_OF, check_recipe, check_run, demand_of_run, demanded, gate
 from kerastk.errors import RecipeError
 from kerastk.options import RecipeCommand, given
-from kerastk.recipe import Autoencode, Finetune, Recipe, Tag, construct, dump, parse
+from kerastk.recipe import Autoencode, Classify, Finetune, Recipe, Tag, construct, dump, parse
 
 dry_run = click.option("--dry-run", is_flag=True, help="Print the recipe, the split and what would be trained; stop.")
 go_on = click.option(
@@ -38,6 +38,21 @@ def finetune(data: str | None, file: str | None, dry_run: bool, resume: bool, **
     Parquet file with path,label[,split], or tfds:NAME.
     """
     _learn(Finetune, data, file, dry_run, resume, values)
+
+
+@click.command(cls=RecipeCommand, recipe=Classify)
+@click.argument("data", required=False)
+@from_recipe
+@dry_run
+@go_on
+@GATES_OF[Classify]
+def classify(data: str | None, file: str | None, dry_run: bool, resume: bool, **values: Any) -> None:
+    """Train a network from random weights on the images of DATA.
+
+    DATA is photos in class folders, an archive or table of them, or tfds:NAME; arrays in .npz files, IDX files or
+    CIFAR's binary files; or kerastk:NAME, such as kerastk:mnist (`kerastk data list`).
+    """
+    _learn(Classify, data, file, dry_run, resume, values)
 
 
 @click.command(cls=RecipeCommand, recipe=Tag)

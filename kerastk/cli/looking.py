@@ -1,14 +1,17 @@
-"""Commands that look at data and runs, and train nothing: `check`, `augment`, `runs`, `report`."""
+"""Commands that look at data, networks and runs, and train nothing: `check`, `augment`, `summary`, `runs`, `report`."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kerastk.errors import GateError, RecipeError
+from kerastk.cli.backend import start_backend
+from kerastk.errors import GateError, RecipeError, RunError
 
 # Columns of a table that are shown.
 _COLUMNS = 20
+# A network of more operations is shown by its stages.
+_OPERATIONS = 60
 
 
 @click.command()
@@ -127,6 +130,90 @@ def augment(data: str, policy: str, out: Path, photos: int, views: int, image_si
 
     write_atomic(out, picture(data, policy, photos=photos, views=views, image_size=image_size, seed=seed))
     click.echo(f"{policy} -> {out}")
+
+
+@click.command()
+@click.argument("what", metavar="NET|BASE|RUN")
+@click.option("--image-size", type=click.IntRange(8, 4096), help="Side, in pixels.  [default: the network's own]")
+@click.option("--classes", type=click.IntRange(2, 10**6), help="With a head for so many.  [default: without a head]")
+@click.option("--all", "every", is_flag=True, help="Show every operation of a network that has many.")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+def summary(what: str, image_size: int | None, classes: int | None, every: bool, as_json: bool) -> None:
+    """Show the layers of a NET of `classify`, a BASE, or the model of a RUN: output, parameters, work, what they see.
+
+    Work is multiplications with an addition, of convolutions and matrix products, for one photo or item, or for one
+    word of a sentence. What a place of a layer's maps sees is its receptive field, in pixels of the image, padding
+    included; from one place to the next it moves by the stride. Of more than 60 operations the stages are shown, which
+    `--unfreeze` counts from the last one on.
+    """
+    import dataclasses
+    import json
+
+    start_backend()
+    from kerastk.evaluation import summary_table
+    from kerastk.networks.summary import summary as summarise
+    from kerastk.screen import Screen, printable
+
+    title, model, stages = _network(what, image_size=image_size, classes=classes)
+    found = summarise(model)
+    by_stage = found.by_stage(stages)
+    if as_json:
+        as_stages = [dataclasses.asdict(stage) for stage in by_stage]
+        click.echo(json.dumps({"name": title, **found.as_json(), "stages": as_stages}, indent=1))
+        return
+    rows = found.rows if every or len(found.rows) <= _OPERATIONS else by_stage
+    Screen().table(lambda width: summary_table.table(rows, narrow=width < 100))
+    for line in summary_table.lines(printable(title), found):
+        click.echo(line)
+
+
+def _network(what: str, *, image_size: int | None, classes: int | None) -> tuple[str, Any, dict[str, list[str]]]:
+    """What `summary` is asked for: its name, the model, and the names of the operations in each of its stages."""
+    import os
+
+    if Path(what).is_dir() or os.sep in what:
+        return _network_of_run(what, image_size=image_size, classes=classes)
+    return _network_by_name(what, image_size=image_size, classes=classes)
+
+
+def _network_of_run(run: str, **options: int | None) -> tuple[str, Any, dict[str, list[str]]]:
+    import kerastk
+    from kerastk import tasks
+    from kerastk.run import Run
+
+    for name, value in options.items():
+        if value is not None:
+            raise RecipeError(
+                f"--{name.replace('_', '-')} is for a network by its name; the model of a run is as it is."
+            )
+    opened = Run.open(run)
+    model, recipe = kerastk.load(opened).model, opened.recipe
+    if recipe.task != opened.labels.get("task"):
+        raise RunError(f"{opened.recipe_toml} and {opened.labels_json.name} do not belong together.")
+    return run, model, tasks.of(recipe).stages_of(model)
+
+
+def _network_by_name(
+    name: str, *, image_size: int | None, classes: int | None
+) -> tuple[str, Any, dict[str, list[str]]]:
+    import keras
+
+    from kerastk.networks.bases import BASES
+    from kerastk.networks.classifier import classifier, features_model
+    from kerastk.networks.convnets import convnet, find_any, find_net
+    from kerastk.networks.cuts import named_stages
+
+    name = find_any(name)
+    own = BASES[name].image_size if name in BASES else find_net(name)[0].image_size
+    size, heads = image_size or own, {"classes": classes or 2, "dropout": 0.0}
+    # Shapes are enough: values would take seconds and up to 1.4 GB.
+    with keras.StatelessScope(initialize_variables=False):
+        if name in BASES:
+            model = classifier(name, image_size=size, weights=None, **heads)
+        else:
+            model = convnet(name, (size, size, 3), **heads)
+        model = features_model(model) if classes is None else model
+    return name, model, named_stages(model)
 
 
 @click.command(name="runs")

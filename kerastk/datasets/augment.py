@@ -253,6 +253,11 @@ class Policy:
     steps: tuple[Step, ...] = ()
 
     @property
+    def varies(self) -> bool:
+        """Whether it does anything."""
+        return self.crop is not None or bool(self.steps)
+
+    @property
     def flips(self) -> bool:
         """Whether a mirrored photo is taken for one of the same class."""
         return any(isinstance(step, Flip) for step in self.steps)

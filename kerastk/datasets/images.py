@@ -283,8 +283,9 @@ def to_jpeg(pixels: np.ndarray) -> bytes:
 
 
 def thumbnail(pixels: np.ndarray, size: int) -> np.ndarray:
-    """A square, (side, side, 3) uint8, at another size."""
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2))
+    """A square, (side, side, 3 or 1) uint8, at another size and in RGB."""
+    image = Image.fromarray(_in_colours(pixels))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2))
 
 
 def to_webp(pixels: np.ndarray) -> bytes:
@@ -295,10 +296,14 @@ def to_webp(pixels: np.ndarray) -> bytes:
 
 
 def smaller(pixels: np.ndarray, size: int) -> np.ndarray:
-    """(height, width, 3) uint8, its longer side at most `size`."""
-    image = Image.fromarray(pixels)
+    """(height, width, 3 or 1) uint8 in RGB, its longer side at most `size`."""
+    image = Image.fromarray(_in_colours(pixels))
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
     return np.asarray(image)
+
+
+def _in_colours(pixels: np.ndarray) -> np.ndarray:
+    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
 
 
 def from_pil(image: Image.Image, size: int, *, resize: str = "crop") -> np.ndarray:

@@ -126,7 +126,8 @@ class ImageReader(ItemReader):
     def __init__(self, shape: Sequence[int], *, image_size: int | None = None, resize: str | None = None):
         self.shape = tuple(shape)
         self.resizes = image_size is not None
-        self._reader = SquareReader(image_size, resize) if self.resizes else ExactReader(shape)
+        grey = self.shape[2] == 1
+        self._reader = SquareReader(image_size, resize, grey=grey) if self.resizes else ExactReader(shape)
 
     def is_one(self, given: Any) -> bool:
         """See `ItemReader`."""
@@ -146,15 +147,16 @@ class ImageReader(ItemReader):
             # One at a time: they may be smaller than what they become.
             yield from self.blocks(self.opened(given), 1 if self.resizes else 1024)
         else:
-            yield self._image(given)[None]
+            yield self.image(given)[None]
 
     def _stacked(self, images: np.ndarray) -> Iterator[np.ndarray]:
         if images.dtype == np.uint8 and images.shape[1:] == self.shape:
             yield images
         else:
-            yield from (self._image(image)[None] for image in images)
+            yield from (self.image(image)[None] for image in images)
 
-    def _image(self, given: Any) -> np.ndarray:
+    def image(self, given: Any) -> np.ndarray:
+        """One image in any form as (height, width, channels) uint8. Raises PhotoError."""
         if isinstance(given, np.ndarray) and given.dtype == np.uint8:
             if given.shape == self.shape:
                 return given
@@ -190,11 +192,12 @@ class ImageReader(ItemReader):
             else:
                 yield from decoded(photos(paths), self._reader.from_bytes, size=size, threads=threads)
 
-    def collected(self, data: Any) -> Collection:
-        """See `ItemReader`."""
+    def collected(self, data: Any, *, labelled: bool = False) -> Collection:
+        """See `ItemReader`; where they are to be `labelled`, photos that lie in no class are left out, and arrays must
+        have labels."""
         if is_arrays(data):
-            return super().collected(data)
-        source = open_source(data, labelled=False)
+            return self._collected_arrays(self.opened(data), labelled)
+        source = open_source(data, labelled=labelled)
         look = check(source)
         if not look.photos:
             raise DataError(f"no readable photos in {source.name}.")
@@ -211,6 +214,18 @@ class ImageReader(ItemReader):
 
         found = look.photos
         return Collection([each.path for each in found], [each.label for each in found], len(look.bad), batches)
+
+    def _collected_arrays(self, arrays: Arrays, labelled: bool) -> Collection:
+        if labelled and arrays.labels is None:
+            raise DataError(f"{arrays.name} has no labels to compare with; use `kerastk predict`.")
+
+        def batches(size: int) -> Iterator[tuple[np.ndarray, list[str]]]:
+            starts = range(0, len(arrays.values), size)
+            for start, block in zip(starts, self.blocks(arrays, size), strict=True):
+                # A run knows an image by its bytes in the array, whatever the network sees of it.
+                yield block, _digests(arrays.values[start : start + size])
+
+        return Collection(arrays.places, arrays.labels or [""] * len(arrays.values), 0, batches)
 
 
 class RowReader(ItemReader):

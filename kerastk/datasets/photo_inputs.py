@@ -64,22 +64,27 @@ class PhotoReader:
 
 
 class SquareReader(PhotoReader):
-    """Photos as squares, (size, size, 3) RGB: what `images.decode` makes of them."""
+    """Photos as squares, (size, size, 3) RGB: what `images.decode` makes of them; (size, size, 1) where they are to be
+    grey."""
 
-    def __init__(self, size: int, resize: str):
-        self.size, self.resize = size, resize
+    def __init__(self, size: int, resize: str, *, grey: bool = False):
+        self.size, self.resize, self.grey = size, resize, grey
 
     def from_bytes(self, data: bytes) -> np.ndarray:
         """See `PhotoReader`."""
-        return decode(data, self.size, resize=self.resize)
+        return self._coloured(decode(data, self.size, resize=self.resize))
 
     def from_image(self, image: Image.Image) -> np.ndarray:
         """See `PhotoReader`."""
-        return from_pil(image, self.size, resize=self.resize)
+        return self._coloured(from_pil(image, self.size, resize=self.resize))
 
     def from_array(self, array: np.ndarray) -> np.ndarray:
         """See `PhotoReader`; one that has the size already comes out as it is."""
-        return from_pil(Image.fromarray(array), self.size, resize=self.resize)
+        return self._coloured(from_pil(Image.fromarray(array), self.size, resize=self.resize))
+
+    def _coloured(self, pixels: np.ndarray) -> np.ndarray:
+        # Of what is grey already Pillow's grey is each of its colours, to the bit.
+        return np.asarray(Image.fromarray(pixels).convert("L"))[..., None] if self.grey else pixels
 
 
 class ExactReader(PhotoReader):

@@ -49,7 +49,7 @@ def open_photos(
     max_bad: float,
     image_size: int | Callable[[Look], int],
     resize: str,
-    augment: str,
+    augment: str | Callable[[int], str],
     batch_size: int,
     threads: int,
     seed: int,
@@ -64,7 +64,7 @@ def open_photos(
     `source` is what `open_source` returns or takes. `split` is the user's own specification or None; `assigned` names
     the splits of photos that have one already, by SHA-256. With `balanced` an epoch of the training split shows each
     class as often as any other. Without `labelled` photos need no class; `normal` classes are as in `settle`. Where
-    `image_size` is a function, it decides by the look at the photos.
+    `image_size` is a function, it decides by the look at the photos, and `augment` by the size.
 
     Raises:
         DataError: see `open_source` and `settle`.
@@ -77,6 +77,7 @@ def open_photos(
         assigned=assigned, labelled=labelled, normal=normal,
     )  # fmt: skip
     size = image_size if isinstance(image_size, int) else image_size(look)
+    varied = policy(augment if isinstance(augment, str) else augment(size))
 
     def made(name: str) -> Split | None:
         photos = manifest.splits[name]
@@ -84,7 +85,7 @@ def open_photos(
             return None
         return Split(
             photos, source.read, classes=manifest.classes, image_size=size, resize=resize,
-            batch_size=batch_size, threads=threads, policy=policy(augment) if name == "train" else None, seed=seed,
+            batch_size=batch_size, threads=threads, policy=varied if name == "train" else None, seed=seed,
             balanced=balanced,
         )  # fmt: skip
 

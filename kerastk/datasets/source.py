@@ -5,11 +5,12 @@ either, a CSV or Parquet table with path,label[,split], `tfds:NAME`, and from Py
 frame. Nothing is decoded here; what is not a photo's place is set aside with the reason.
 """
 
+import difflib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -94,6 +95,39 @@ def open_source(data: Any, *, labelled: bool = True) -> Source:
     raise DataError(
         f"{text!r} is no data that kerastk reads; give a folder, a .zip, .tar, .csv or .parquet file, or tfds:NAME."
     )
+
+
+def only(source: Source, names: Sequence[str]) -> Source:
+    """The files of these classes alone.
+
+    Raises:
+        DataError: there is no such class, or only one is left.
+    """
+    check_chosen(names, source.classes, source.name)
+    files = [file for file in source.files if file.label in names]
+    return replace(source, files=files, classes=[name for name in source.classes if name in names])
+
+
+def check_chosen(names: Sequence[str], classes: Sequence[str], where: str) -> None:
+    """Refuse, with a DataError, to choose classes that are not there, or a single one."""
+    for name in names:
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(classes[:20])}."
+            raise DataError(f"{where} has no class {name[:100]!r}; {hint}")
+    if len(set(names)) < 2:
+        raise DataError(f"classes must name two or more; got {', '.join(names)[:100] or 'none'}.")
+
+
+def chosen(text: str) -> list[str]:
+    """The names in a recipe's `classes`: as they stand there, or from a .txt file, one a line. Raises DataError."""
+    if not text.endswith(".txt"):
+        return [name for each in text.split(",") if (name := each.strip())]
+    try:
+        lines = Path(text).read_text("utf-8-sig", "surrogateescape").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the classes in {text!r}: {getattr(error, 'strerror', None) or error}.") from None
+    return [name for line in lines if (name := line.strip())]
 
 
 def run_name(path: Path) -> str:

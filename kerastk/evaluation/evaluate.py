@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from kerastk.datasets.check import check
-from kerastk.datasets.pipeline import Split
 from kerastk.datasets.schemes import PLAIN, convert
 from kerastk.datasets.sequences import open_sentences
-from kerastk.datasets.source import open_source
+from kerastk.datasets.source import natural_key
 from kerastk.errors import DataError, RunError
 from kerastk.evaluation.metrics import classification
 from kerastk.evaluation.spans import tagging
@@ -67,7 +65,7 @@ def _seen(run: Run) -> set[str]:
 
 
 def evaluate_photos(predictor: Predictor, data: Any) -> dict[str, Any]:
-    """The figures of all readable photos of `data`.
+    """The figures of all readable images of `data`, photos or arrays.
 
     Beside those of `classification` there are `trained_on` (photos that stand in the run's training or validation
     split, by content), `unreadable`, and, where some but not all were trained on, the figures of the rest as `unseen`.
@@ -75,27 +73,23 @@ def evaluate_photos(predictor: Predictor, data: Any) -> dict[str, Any]:
     Raises:
         DataError: no photo can be read, or a label is not among the model's classes.
     """
-    source = open_source(data)
-    unknown = [name for name in source.classes if name not in predictor.classes]
+    found = predictor.collected(data)
+    unknown = sorted(set(found.labels) - set(predictor.classes), key=natural_key)
     if unknown:
         raise DataError(
             f"the model does not know the class {', '.join(map(repr, unknown[:5]))}; it knows "
             f"{', '.join(map(repr, predictor.classes[:20]))}."
         )
-    look = check(source)
-    if not look.photos:
-        raise DataError(f"no readable photos in {source.name}.")
-    split = Split(
-        look.photos, source.read, classes=predictor.classes, image_size=predictor.image_size, resize=predictor.resize,
-        batch_size=predictor.batch_size, threads=min(16, os.cpu_count() or 1),
-    )  # fmt: skip
-    scores = np.concatenate([predictor.scores(images) for images, _ in split])
-    known = _seen(predictor.run)
-    seen = np.array([photo.sha256 in known for photo in look.photos])
-    figures = classification(split.truth, scores, predictor.classes)
-    figures |= {"trained_on": int(seen.sum()), "unreadable": len(look.bad)}
+    parts, known, trained_on = [], _seen(predictor.run), []
+    for images, digests in found.batches(predictor.batch_size):
+        parts.append(predictor.scores(images))
+        trained_on += [digest in known for digest in digests]
+    scores, seen = np.concatenate(parts), np.array(trained_on)
+    truth = np.array([predictor.classes.index(label) for label in found.labels])
+    figures = classification(truth, scores, predictor.classes)
+    figures |= {"trained_on": int(seen.sum()), "unreadable": found.unreadable}
     if 0 < seen.sum() < len(seen):
-        figures["unseen"] = classification(split.truth[~seen], scores[~seen], predictor.classes)
+        figures["unseen"] = classification(truth[~seen], scores[~seen], predictor.classes)
     return figures
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kerastk.errors import KerastkError, RunError
 from kerastk.evaluation.reading import believed, epochs, number, text
-from kerastk.recipe import Autoencode, Recipe, Tag
+from kerastk.recipe import Autoencode, Classify, Recipe, Tag
 from kerastk.run import Run
 
 # Any of these makes a folder one of a run.
@@ -96,7 +96,9 @@ def network(recipe: Recipe) -> str | None:
     if isinstance(recipe, Autoencode):
         known = ("variational" if recipe.variational else recipe.kind, recipe.latent)
         return "-".join(str(each) for each in known if each is not None) or None
-    return f"{recipe.cell}-{recipe.output}" if isinstance(recipe, Tag) else getattr(recipe, "base", None)
+    if isinstance(recipe, Tag):
+        return f"{recipe.cell}-{recipe.output}"
+    return recipe.net if isinstance(recipe, Classify) else getattr(recipe, "base", None)
 
 
 # What a run is judged by, by its name among the figures, and how large that can be; the first that there is.

@@ -23,7 +23,7 @@ class Labels:
     """The classes in output order, and what the network is."""
 
     classes: list[str]
-    base: str
+    network: str
     head: str
     image_size: int
 
@@ -37,7 +37,8 @@ class Labels:
                 raise ValueError
             if len(set(classes)) < len(classes) or labels["head"] not in ("dense", "svm", "knn"):
                 raise ValueError
-            return cls(classes, text(labels["base"], 100), labels["head"], whole(labels["image_size"], 4096))
+            network = labels["net" if labels["task"] == "classify" else "base"]
+            return cls(classes, text(network, 100), labels["head"], whole(labels["image_size"], 4096))
 
 
 @dataclass(frozen=True)

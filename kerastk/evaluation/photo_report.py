@@ -41,7 +41,7 @@ class PhotoAbout(page.About):
     @property
     def network(self) -> str:
         """What answers, in a word."""
-        return self.labels.base
+        return self.labels.network
 
     @property
     def columns(self) -> dict[str, str]:

@@ -8,7 +8,9 @@ from kerastk.evaluation.page import About
 from kerastk.run import Run
 
 # What makes the page, by the task of the run's recipe.
-PAGES: dict[str, ModuleType] = {"finetune": photo_report, "tag": tag_report, "autoencode": autoencoder_report}
+PAGES: dict[str, ModuleType] = {
+    "finetune": photo_report, "classify": photo_report, "tag": tag_report, "autoencode": autoencoder_report,
+}  # fmt: skip
 
 
 def about(run: Run, metrics: dict[str, Any] | None = None) -> About:

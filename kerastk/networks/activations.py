@@ -44,6 +44,10 @@ ACTIVATIONS = {
         make=lambda: keras.layers.Activation("sigmoid"), formula="1 / (1 + exp(-x))",
         source="Rumelhart et al. 1986, Nature 323",
     ),
+    "tanh": Activation(
+        make=lambda: keras.layers.Activation("tanh"), formula="the hyperbolic tangent of x",
+        source="LeCun et al. 1998, Proc. IEEE 86(11)",
+    ),
     "gelu": Activation(
         make=lambda: keras.layers.Activation("gelu"), formula="x times the normal distribution function of x",
         source="Hendrycks and Gimpel 2016, arXiv:1606.08415",

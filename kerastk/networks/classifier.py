@@ -48,12 +48,12 @@ def classifier(base: str, *, classes: int, image_size: int, dropout: float, weig
     network = getattr(keras.applications, row.function)(**arguments)
     if path is not None:
         _load(network, path, base)
-    return _with_head(photo, network.output, classes, dropout)
+    return with_head(photo, network.output, classes, dropout)
 
 
 def with_new_head(model: keras.Model, *, classes: int, dropout: float, keep_head: bool) -> keras.Model:
     """The classifier of an earlier run with a head for `classes`; its old head's weights are kept on request."""
-    new = _with_head(model.input, features(model), classes, dropout)
+    new = with_head(model.input, features(model), classes, dropout)
     if keep_head and has_head(model):
         new.get_layer("head").set_weights(model.get_layer("head").get_weights())
     return new
@@ -64,7 +64,7 @@ def on_encoder(encoder: keras.Model, *, classes: int, dropout: float) -> keras.M
 
     It shares the encoder's layers (`networks.autoencoder`).
     """
-    return _with_head(encoder.input, encoder.output, classes, dropout)
+    return with_head(encoder.input, encoder.output, classes, dropout)
 
 
 def logits_model(model: keras.Model) -> keras.Model:
@@ -87,7 +87,8 @@ def has_head(model: keras.Model) -> bool:
     return any(layer.name == "head_dropout" for layer in model.layers)
 
 
-def _with_head(photo: keras.KerasTensor, features: keras.KerasTensor, classes: int, dropout: float) -> keras.Model:
+def with_head(photo: keras.KerasTensor, features: keras.KerasTensor, classes: int, dropout: float) -> keras.Model:
+    """The classifier from an input to features, (batch, features), and on to the probabilities of `classes`."""
     dropped = keras.layers.Dropout(dropout, name="head_dropout")(features)
     logits = keras.layers.Dense(classes, name="head", dtype="float32")(dropped)
     probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(logits)

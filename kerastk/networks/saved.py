@@ -24,11 +24,12 @@ MEMBERS = ["config.json", "metadata.json", "model.weights.h5"]
 CLASSES = {
     "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Bidirectional", "Concatenate", "Conv2D",
     "Conv2DTranspose", "Cropping2D", "CustomScaleLayer", "DTypePolicy", "Dense", "DepthToSpace", "DepthwiseConv2D",
-    "Dropout", "Embedding", "Flatten", "Flip", "Functional", "GRU", "GlobalAveragePooling2D", "GlorotUniform",
-    "HeNormal", "InputLayer", "LSTM", "LayerNormalization", "LayerScale", "LeakyReLU", "LecunNormal", "MaxPooling2D",
-    "Multiply", "Normalization", "NotEqual", "Ones", "Orthogonal", "RandomNormal", "RandomUniform", "ReLU", "Rescaling",
-    "Reshape", "SeparableConv2D", "Sequential", "SimpleRNN", "Softmax", "SpatialDropout1D", "Take", "UpSampling2D",
-    "VarianceScaling", "ZeroPadding2D", "Zeros", "__keras_tensor__",
+    "Dropout", "Embedding", "Flatten", "Flip", "Functional", "GRU", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
+    "GlorotUniform", "GroupNormalization", "HeNormal", "InputLayer", "LSTM", "LayerNormalization", "LayerScale",
+    "LeakyReLU", "LecunNormal", "MaxPooling2D", "Multiply", "Normalization", "NotEqual", "Ones", "Orthogonal", "Pad",
+    "RandomNormal", "RandomUniform", "ReLU", "Rescaling", "Reshape", "SeparableConv2D", "Sequential", "SimpleRNN",
+    "Softmax", "SpatialDropout1D", "Take", "UpSampling2D", "VarianceScaling", "ZeroPadding2D", "Zeros",
+    "__keras_tensor__",
 }  # fmt: skip
 # Our own layers and initialisers, by the name under which Keras knows them.
 OURS = {f"kerastk>{each.__name__}": each for each in (CRF, CharacterCNN, CharacterLSTM, ICNR, Independent, Maxout)}

@@ -10,11 +10,14 @@ contradictions. `None` means automatic: `train` resolves it, and the run folder'
 
 from kerastk.recipe.autoencode import AUTOENCODE_SPLIT, IMAGE_SIZE, Autoencode
 from kerastk.recipe.base import GROUPS, SPLIT, Recipe
+from kerastk.recipe.classify import OF_CONVNETS, SMALL, Classify
 from kerastk.recipe.files import TASKS, construct, dump, from_text, load, parse
-from kerastk.recipe.finetune import CACHE_SIZE, DROPOUT, ENCODER, MAX_BAD, Finetune
+from kerastk.recipe.finetune import CACHE_SIZE, DROPOUT, ENCODER, Finetune
+from kerastk.recipe.images import MAX_BAD, Images
 from kerastk.recipe.tag import TAG_SPLIT, Tag
 
 __all__ = [
-    "AUTOENCODE_SPLIT", "CACHE_SIZE", "DROPOUT", "ENCODER", "GROUPS", "IMAGE_SIZE", "MAX_BAD", "SPLIT", "TAG_SPLIT",
-    "TASKS", "Autoencode", "Finetune", "Recipe", "Tag", "construct", "dump", "from_text", "load", "parse",
+    "AUTOENCODE_SPLIT", "CACHE_SIZE", "DROPOUT", "ENCODER", "GROUPS", "IMAGE_SIZE", "MAX_BAD", "OF_CONVNETS", "SMALL",
+    "SPLIT", "TAG_SPLIT", "TASKS", "Autoencode", "Classify", "Finetune", "Images", "Recipe", "Tag", "construct", "dump",
+    "from_text", "load", "parse",
 ]  # fmt: skip

@@ -73,8 +73,8 @@ class Autoencode(Recipe):
         None, "Threads that read and decode.", group="data", auto="one a core, at most 16", low=1, high=256
     )
     augment: str | None = option(
-        None, "How training photos are varied: " + ", ".join(AUGMENT_POLICIES) + ", or steps like crop:0.3,flip of "
-        + ", ".join(AUGMENT_STEPS) + ".", group="data", auto="none", several=True,
+        None, "How training images are varied, photos or square arrays: " + ", ".join(AUGMENT_POLICIES) + ", or steps "
+        "like crop:0.3,flip of " + ", ".join(AUGMENT_STEPS) + ".", group="data", auto="none", several=True,
     )  # fmt: skip
     max_bad: float | None = option(
         None, "Share of unreadable photos that is set aside before the run stops, like 0.01 or 1%.",

@@ -10,12 +10,15 @@ from kerastk.errors import RecipeError
 from kerastk.notation import shown
 from kerastk.recipe.autoencode import Autoencode
 from kerastk.recipe.base import Recipe, kinds_of
+from kerastk.recipe.classify import Classify
 from kerastk.recipe.finetune import Finetune
 from kerastk.recipe.tag import Tag
 
 # Paths may be long; and to what is nested deep, tomllib gives memory by the square of its length.
 _LARGEST = 2**15
-TASKS: dict[str, type[Recipe]] = {"finetune": Finetune, "tag": Tag, "autoencode": Autoencode}
+TASKS: dict[str, type[Recipe]] = {
+    "finetune": Finetune, "classify": Classify, "tag": Tag, "autoencode": Autoencode,
+}  # fmt: skip
 
 
 def parse(path: str | os.PathLike) -> tuple[type[Recipe], dict[str, Any]]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from kerastk.errors import RecipeError
-from kerastk.notation import AUGMENT_POLICIES, AUGMENT_STEPS, OPTIMIZERS, check_augmentation, shown, size_bytes
-from kerastk.recipe.base import Recipe, given_or, option
+from kerastk.notation import OPTIMIZERS, shown, size_bytes
+from kerastk.recipe.base import given_or, option
+from kerastk.recipe.images import MAX_BAD, Images
 
 # What None stands for where it is needed before the rest can be resolved.
-MAX_BAD = 0.01
 DROPOUT = 0.2
 CACHE_SIZE = "20GB"
 # What the base of a classifier is called that starts from an autoencoder's run.
@@ -23,7 +23,7 @@ OF_TRAINING = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetune(Recipe):
+class Finetune(Images):
     """Fine-tune a `keras.applications` network on photos with one label each.
 
     >>> Finetune(data="photos/", base="resnet50").batch_size
@@ -59,23 +59,6 @@ class Finetune(Recipe):
         None, "Side of the square that the network sees.", group="network",
         auto="the base's own, 64 to 480", unit="pixels", low=8, high=4096, common=True,
     )  # fmt: skip
-    resize: str = option(
-        "crop", "How a photo becomes a square: its centre, the whole with borders, or distorted.",
-        group="data", choices=("crop", "pad", "stretch"),
-    )  # fmt: skip
-    threads: int | None = option(
-        None, "Threads that read and decode.", group="data", auto="one a core, at most 16", low=1, high=256
-    )
-    augment: str = option(
-        "light", "How training photos are varied; never those of validation and test: " + ", ".join(AUGMENT_POLICIES)
-        + ", or steps like crop:0.3,flip,jitter:0.3 of " + ", ".join(AUGMENT_STEPS) + ".",
-        group="data", common=True, several=True,
-    )  # fmt: skip
-    max_bad: float | None = option(
-        None, "Share of unreadable photos that is set aside before the run stops, like 0.01 or 1%.",
-        group="data", auto=str(MAX_BAD), low=0, high=1,
-    )  # fmt: skip
-    strict: bool = option(False, "Refuse the data at any finding of `kerastk check`.", group="data")
     probe: str | None = option(
         None, "How the first phase finds the head on the frozen base: solve it (logistic regression), train it in "
         "minibatches, or none.", group="training", choices=("solve", "train", "none"),
@@ -93,29 +76,9 @@ class Finetune(Recipe):
         None, "Each block's learning rate as a share of that of the block above it, like 0.75.", group="training",
         auto="the same for all", low=0.01, high=1,
     )  # fmt: skip
-    balance: str = option(
-        "none", "Make every class count as much as any other, however many photos it has: by weights in the loss, by "
-        "how often photos are drawn (sample), or by a focal loss. The best model is then chosen by such figures too.",
-        group="training", choices=("none", "weights", "sample", "focal"),
-    )  # fmt: skip
-    focal_gamma: float | None = option(
-        None, "How much less the focal loss counts what is known already.", group="training", auto="2", low=0, high=10
-    )
     manifold_mixup: float | None = option(
         None, "Mix what the frozen part makes of two photos, and their labels, by a share from Beta(X, X); 0 does not.",
         group="training", auto="0.4; 0 with mixup or cutmix", low=0, high=100,
-    )  # fmt: skip
-    mixup: float | None = option(
-        None, "Lay each photo over another one of its batch, by a share from Beta(X, X); 0 does not.",
-        group="training", auto="0", low=0, high=100,
-    )  # fmt: skip
-    cutmix: float | None = option(
-        None, "Put a part of another photo of its batch into each photo, by a share from Beta(X, X); 0 does not.",
-        group="training", auto="0", low=0, high=100,
-    )  # fmt: skip
-    label_smoothing: float | None = option(
-        None, "Share of the probability given to all classes alike in the training loss.",
-        group="training", auto="0.1", low=0, below=1,
     )  # fmt: skip
     cache: str = option(
         "auto", "Where to keep what the frozen part makes of the photos: auto (kerastk's cache folder, if it pays and "
@@ -143,14 +106,11 @@ class Finetune(Recipe):
                 raise RecipeError(f"unfreeze must be head, all or a number of stages; got {shown(self.unfreeze)}.")
         if isinstance(self.unfreeze, int) and not 1 <= self.unfreeze <= 999:
             raise RecipeError(f"unfreeze must be at least 1 stage and at most 999; got {shown(self.unfreeze)}.")
-        check_augmentation(self.augment)
         if self.init_from is not None:
             if self.weights != "imagenet":
                 raise RecipeError(f"init_from brings its weights along; leave weights out (got {shown(self.weights)}).")
             if self.base not in (None, ENCODER):
                 raise RecipeError(f"init_from is a network of its own; leave base out (got {shown(self.base)}).")
-        if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs >= self.epochs:
-            raise RecipeError(f"warmup_epochs must be below epochs, {self.epochs}; got {self.warmup_epochs:g}.")
         caching = ("views", "cache_size", "cache_dtype")
         if self.cache_size is not None:
             size_bytes(self.cache_size)
@@ -186,8 +146,6 @@ class Finetune(Recipe):
                 self.refuse(("views", "cache_dtype"), "with unfreeze all (nothing is frozen)")
         if self.layer_decay is not None and (self.accumulate or 1) > 1:
             raise RecipeError("accumulate does not go with layer_decay: each block would clip gradients of its own.")
-        if self.balance != "focal":
-            self.refuse(("focal_gamma",), "without balance focal")
         if self.head == "knn" and self.balance != "none":
             raise RecipeError(f"balance {self.balance} has no effect with head knn; leave it out.")
         if self.head_alone and self.probe != "train" and self.balance in ("sample", "focal"):
@@ -200,8 +158,6 @@ class Finetune(Recipe):
                 raise RecipeError(f"cache has no effect {reason}; leave it out.")
             if self.probe != "train":
                 self.refuse(("views", "cache_dtype"), reason)
-        if self.strict:
-            self.refuse(("max_bad",), "with strict, which refuses any finding")
 
     @property
     def head_alone(self) -> bool:

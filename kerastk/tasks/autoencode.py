@@ -10,7 +10,7 @@ import numpy as np
 
 from kerastk import shipped
 from kerastk.datasets import damage
-from kerastk.datasets.array_data import open_array_data
+from kerastk.datasets.array_data import Squares, open_array_data
 from kerastk.datasets.arrays import Arrays, is_arrays, open_arrays
 from kerastk.datasets.check import Look
 from kerastk.datasets.photos import PhotoData, open_photos
@@ -25,8 +25,8 @@ from kerastk.notation import layer_widths, noise_numbers, schedule_numbers, spar
 from kerastk.recipe import AUTOENCODE_SPLIT, IMAGE_SIZE, MAX_BAD, Autoencode
 from kerastk.run import Run
 from kerastk.tasks import autoencoder_model, reconstructions
-from kerastk.tasks.finetune import threads
 from kerastk.tasks.items import Data, shape_of, standard_of
+from kerastk.tasks.photos import threads
 from kerastk.training.cache import Choice
 from kerastk.training.callbacks import Validation
 from kerastk.training.phases import Phase, release
@@ -67,10 +67,14 @@ def source_of(recipe: Autoencode, data: Any = None) -> Source | Arrays:
     given = shipped.data(recipe.data) if data is None else data
     if is_arrays(given):
         recipe.refuse(
-            ("image_size", "resize", "threads", "augment", "max_bad", "features"),
-            "on arrays, which are taken as they are",
+            ("image_size", "resize", "threads", "max_bad", "features"), "on arrays, which are taken as they are"
         )
-        return open_arrays(given, label_column=recipe.label_column)
+        arrays = open_arrays(given, label_column=recipe.label_column)
+        if arrays.what == "vectors":
+            recipe.refuse(("augment",), "on rows of numbers")
+        elif recipe.augment is not None and arrays.values.shape[1] != arrays.values.shape[2]:
+            raise RecipeError(f"augment takes squares, and the images of {arrays.name} are none; leave it out.")
+        return arrays
     recipe.refuse(("label_column",), "on photos")
     return open_source(given, labelled=recipe.normal is not None)
 
@@ -112,7 +116,10 @@ def open_data(
         "assigned": assigned,
     }
     if isinstance(source, Arrays):
-        return open_array_data(source, **common)
+        if recipe.augment is None:
+            return open_array_data(source, **common)
+        squares = Squares(source.values.shape[1], source.values.shape[3])
+        return open_array_data(source, squares=squares, augment=recipe.augment, **common)
     return open_photos(
         source,
         max_bad=MAX_BAD if recipe.max_bad is None else recipe.max_bad,

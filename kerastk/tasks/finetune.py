@@ -6,31 +6,27 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
 from kerastk.datasets.photos import PhotoData, open_photos
 from kerastk.datasets.source import Source, open_source
 from kerastk.errors import RecipeError, RunError, WeightsError
-from kerastk.evaluation.metrics import classification
 from kerastk.networks.autoencoder import encoder
 from kerastk.networks.bases import BASES, find
 from kerastk.networks.classifier import classifier, on_encoder, with_new_head
 from kerastk.networks.cuts import cut_for, features, named_stages, stages
-from kerastk.notation import schedule_numbers, split_fractions
+from kerastk.notation import split_fractions
 from kerastk.recipe import DROPOUT, ENCODER, MAX_BAD, SPLIT, Finetune
 from kerastk.run import Run
 from kerastk.tasks import autoencoder_model, frozen, photo_model, photos
-from kerastk.tasks.photo_model import labels_of, load_model
+from kerastk.tasks.photo_model import NAMED, labels_of, load_model, shape_in
 from kerastk.training import probe, results
-from kerastk.training.callbacks import ClassValidation
-from kerastk.training.losses import class_weights, loss
 from kerastk.training.phases import Phase, Probe, prepare
-from kerastk.training.plan import Plan
-from kerastk.training.tensorboard import Events
 
 # What TensorBoard's table of runs has beside their figures.
 COLUMNS, COMPARED = results.COLUMNS, ("base", "batch_size", "epochs", "learning_rate", "unfreeze")
 epoch_columns, open_board, conclude = photos.epoch_columns, photos.open_board, photos.conclude
+objective, validation, measure, nothing = photos.objective, photos.validation, photos.measure, photos.nothing
+keep, watching = photos.keep, photos.watching
 cached, activations, identity, contract = frozen.cached, frozen.activations, frozen.identity, photo_model.contract
 
 DEFAULT_BASE = "mobilenet_v2"
@@ -45,24 +41,23 @@ def settle(recipe: Finetune) -> Finetune:
     """
     if recipe.init_from is not None:
         return dataclasses.replace(recipe, base=ENCODER, image_size=_encoder_size(recipe))
-    base = find(recipe.base) if recipe.base not in (None, ENCODER) else recipe.base
-    image_size = recipe.image_size
     earlier = _earlier_run(recipe)
     if earlier is not None:
         labels = labels_of(earlier)
-        theirs = labels["base"]
-        if base not in (None, theirs):
-            raise RecipeError(f"base {base} does not fit the weights of {earlier.path}, which is a {theirs}.")
-        if image_size not in (None, labels["image_size"]):
-            raise RecipeError(f"image_size must be that of {earlier.path}, {labels['image_size']}; got {image_size}.")
-        base, image_size = theirs, labels["image_size"]
-        if base == ENCODER:
-            return dataclasses.replace(recipe, base=base, image_size=image_size)
-        if base not in BASES:
-            raise RecipeError(f"{earlier.path} is no run of finetune.")
+        theirs, size = labels[NAMED[labels["task"]]], labels["image_size"]
+        if recipe.base not in (None, theirs) and (theirs not in BASES or find(recipe.base) != theirs):
+            raise RecipeError(f"base {recipe.base} does not fit the weights of {earlier.path}, which is a {theirs}.")
+        if recipe.image_size not in (None, size):
+            raise RecipeError(f"image_size must be that of {earlier.path}, {size}; got {recipe.image_size}.")
+        if shape_in(labels)[2] == 1:
+            raise RecipeError(f"{earlier.path} learned grey images, and finetune shows photos in colour.")
+        recipe = dataclasses.replace(recipe, base=theirs, image_size=size)
+        if theirs not in BASES:
+            return recipe
+    base, image_size = recipe.base, recipe.image_size
     if base == ENCODER:
         raise RecipeError("an encoder comes from a run: give its folder as init_from (--init-from RUN).")
-    base = base or DEFAULT_BASE
+    base = find(base or DEFAULT_BASE)
     if recipe.optimizer == "muon" and not base.startswith("convnext"):
         raise RecipeError(
             f"muon turns matrices alone, and {base} has none below its head; of the bases ConvNeXt has. Use adamw."
@@ -93,7 +88,7 @@ def open_data(
         augment=recipe.augment,
         balanced=recipe.balance == "sample",
         batch_size=recipe.batch_size,
-        threads=recipe.threads or threads(),
+        threads=recipe.threads or photos.threads(),
         seed=recipe.seed,
         assigned=assigned,
         progress=progress,
@@ -122,12 +117,7 @@ def source_of(recipe: Finetune, data: Any = None) -> Source:
         raise RecipeError("no data given; name a folder of class folders, an archive, a table or tfds:NAME.")
     if data is not None and recipe.data is not None:
         raise RecipeError("data is given twice: in the recipe and beside it; leave one out.")
-    return open_source(recipe.data if data is None else data)
-
-
-def threads() -> int:
-    """Threads that read and decode, where the recipe does not say."""
-    return min(16, os.cpu_count() or 1)
+    return photos.narrowed(recipe, open_source(recipe.data if data is None else data))
 
 
 def stem(recipe: Finetune, source: Source) -> str:
@@ -180,7 +170,8 @@ def resolve(recipe: Finetune, model: keras.Model, data: PhotoData, **found: Any)
         raise RecipeError(f"head svm: {reason}; use head dense, which is then trained in minibatches.")
     resolved = recipe.resolve(
         base=recipe.base, image_size=recipe.image_size, stages=len(stages(model)) + 1, split=data.manifest.split,
-        split_seed=data.manifest.split_seed, threads=recipe.threads or threads(), solvable=reason is None, **found,
+        split_seed=data.manifest.split_seed, threads=recipe.threads or photos.threads(), solvable=reason is None,
+        **found,
     )  # fmt: skip
     cut_for(model, resolved.unfreeze or "all")
     return resolved
@@ -194,14 +185,7 @@ def too_large(model: keras.Model, data: PhotoData) -> str | None:
 
 def phases(recipe: Finetune, model: keras.Model, data: PhotoData) -> list[Phase | Probe]:
     """The phases of a resolved recipe."""
-    curve = {}
-    if recipe.schedule is not None:
-        curve["schedule"], curve["numbers"] = schedule_numbers(recipe.schedule)
-    rate = None if recipe.learning_rate == "auto" else recipe.learning_rate
-    main = {
-        **curve, "epochs": recipe.epochs, "learning_rate": rate, "warmup_epochs": recipe.warmup_epochs,
-        "mixup": recipe.mixup or 0.0, "cutmix": recipe.cutmix or 0.0,
-    }  # fmt: skip
+    curve, main = photos.curve(recipe), photos.course(recipe)
     if recipe.weights == "none":
         return [Phase(name="all", unfreeze="all", fresh=True, **main)]
     found: list[Phase | Probe] = []
@@ -248,49 +232,6 @@ def notes(recipe: Finetune, resolved: Finetune, model: keras.Model, data: PhotoD
     if resolved.probe == "train" and recipe.probe != "train":
         return [f"the head is trained in minibatches, not solved: {too_large(model, data)}"]
     return []
-
-
-def validation(recipe: Finetune, model: keras.Model, data: PhotoData) -> ClassValidation:
-    """What judges the model after each epoch."""
-    return ClassValidation(balanced=recipe.balance != "none")
-
-
-def watching(plan: Plan, events: Events) -> list[keras.callbacks.Callback]:
-    """What looks on beside what every run has: nothing."""
-    return []
-
-
-def nothing(data: PhotoData) -> tuple[np.ndarray, np.ndarray]:
-    """A label and an answer of no meaning, for a batch of one photo."""
-    return (np.zeros((1, len(data.classes)), np.float32),) * 2
-
-
-def objective(recipe: Finetune, data: PhotoData, model: keras.Model) -> dict[str, Any]:
-    """What `compile` gets: the smoothed loss, and the unsmoothed cross-entropy that chooses the model."""
-    if recipe.label_smoothing is None:
-        return {}
-    counts = np.bincount(data.train.truth, minlength=len(data.classes))
-    return {
-        "loss": loss(
-            "focal" if recipe.balance == "focal" else "cross_entropy",
-            label_smoothing=recipe.label_smoothing,
-            class_weights=class_weights(counts) if recipe.balance == "weights" else None,
-            gamma=recipe.focal_gamma,
-        ),
-        "metrics": [
-            keras.metrics.CategoricalAccuracy(name="accuracy"),
-            keras.metrics.CategoricalCrossentropy(name="cross_entropy", from_logits=True),
-        ],
-    }
-
-
-def measure(truth: np.ndarray, scores: np.ndarray, classes: list[str]) -> dict[str, Any]:
-    """The figures of a split from its true classes and the model's probabilities."""
-    return classification(truth, scores, classes)
-
-
-def keep(run: Run, data: PhotoData) -> None:
-    """Write what only this task's runs have: nothing."""
 
 
 def _earlier_run(recipe: Finetune) -> Run | None:

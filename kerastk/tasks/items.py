@@ -1,4 +1,4 @@
-"""The items of an autoencoder: images or rows of numbers, whatever they come from."""
+"""The items that a network learns from: images or rows of numbers, whatever they come from."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ _BATCH = 256
 def shape_of(data: Data) -> tuple[int, ...]:
     """The shape of an item."""
     train = data.train
-    return train.values.shape[1:] if isinstance(train, ArrayRows) else (train.image_size, train.image_size, 3)
+    return train.shape if isinstance(train, ArrayRows) else (train.image_size, train.image_size, 3)
 
 
 def standard_of(data: Data) -> Standard | None:
@@ -34,12 +34,12 @@ def learned(data: Data, most: int) -> np.ndarray:
     train = data.train
     numbers = np.unique(np.linspace(0, len(train.photos) - 1, min(most, len(train.photos))).astype(int))
     if isinstance(train, ArrayRows):
-        return train.values[train.rows[numbers]]
+        return train.plain(numbers)
     return np.concatenate(list(train.view(numbers.tolist(), policy("none"), 0, 0, batch=_BATCH)))
 
 
 def examples(rows: "ArrayRows | object", numbers: Iterator[int] | np.ndarray) -> np.ndarray:
     """Some items of a split, by number, as they are without augmentation."""
     if isinstance(rows, ArrayRows):
-        return rows.values[rows.rows[np.asarray(numbers)]]
+        return rows.plain(np.asarray(numbers))
     return np.concatenate(list(rows.view([int(each) for each in numbers], policy("none"), 0, 0, batch=_BATCH)))

@@ -244,7 +244,6 @@ def _projector(data: Data, found: Answers, shown: np.ndarray) -> dict[str, str |
     thumbnails = None
     if len(shape_of(data)) == 3:
         images = examples(data.val, shown)
-        images = images if images.shape[-1] == 3 else images.repeat(3, axis=-1)
         thumbnails = [thumbnail(image, min(SIDE, len(image))) for image in images]
     return projector_files(found.codes[shown], thumbnails, columns, what="codes of the validation items")
 

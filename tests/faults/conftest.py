@@ -44,6 +44,11 @@ CONFIGURATIONS = {
         "task": "autoencode", **COMMON, "split": "70/15/15", "variational": True, "binarise": True, "widths": "4,6",
         "latent": 6, "augment": "light", "learning_rate": 3e-3, "schedule": "plateau:patience=1",
     },
+    # A network of two members, with dropout, and photos that are varied and mixed.
+    "classes": {
+        "task": "classify", **COMMON, "net": "fast-4", "members": 2, "image_size": 12, "dropout": 0.2, "mixup": 0.2,
+        "cutmix": 1.0, "augment": "shift-pad,rotate", "learning_rate": 3e-3, "ema": 0.9, "schedule": "one_cycle",
+    },
     # So fast that the first epoch is better than any after it.
     "best": {**TUNED, "probe": "none", "learning_rate": 1e-3, "warmup_epochs": 1.0},
     "stops": {**TUNED, "probe": "none", "learning_rate": 1e-3, "epochs": 12, "patience": 2},

@@ -50,6 +50,7 @@ def kill_in_turn(case, servers, batches, **job):
         # In both machines, then when all is trained.
         pytest.param("codes", [5, 7, 10], marks=pytest.mark.slow),
         pytest.param("variational", [12, 7], marks=pytest.mark.slow),
+        pytest.param("classes", [12, 7], marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_ends_as_the_uninterrupted_one(configuration, batches, case, first, second, reference):
@@ -129,7 +130,7 @@ def test_a_save_that_is_killed_at_any_write_fsync_rename_or_removal_leaves_whole
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["cache", "off", "kit", "tag", "codes"])
+@pytest.mark.parametrize("configuration", ["cache", "off", "kit", "tag", "codes", "classes"])
 @pytest.mark.parametrize("number", range(15))
 def test_a_run_killed_at_a_random_moment_ends_as_the_uninterrupted_one(
     configuration, number, tmp_path, case_in, first, second, reference
@@ -170,7 +171,7 @@ def goes_on_to_the_same_end(hit, server, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["cache", "off", "kit", "tag", "codes"])
+@pytest.mark.parametrize("configuration", ["cache", "off", "kit", "tag", "codes", "classes"])
 @pytest.mark.parametrize("number", range(5))
 def test_a_run_killed_at_a_random_call_of_a_save_ends_as_the_uninterrupted_one(
     configuration, number, case, first, second, reference, saving
