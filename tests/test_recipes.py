@@ -34,15 +34,15 @@ def test_a_recipe_is_imported_by_name():
     assert digits.base == "mobilenet_0.25"
     with pytest.raises(ImportError):
         from kerastk.recipes import nothing  # noqa: F401
-    with pytest.raises(
-        AttributeError, match="ships no recipe 'nothing'; it ships cats_dogs, curves-autoencoder, digits"
-    ):
+    with pytest.raises(AttributeError, match="ships no recipe 'nothing'; it ships cats_dogs, cifar10-fast"):
         recipes.nothing  # noqa: B018
 
 
 def test_hyphens_and_underscores_are_one_in_names():
-    from kerastk.recipes import mnist_vae
+    from kerastk.recipes import mnist_lenet, mnist_vae
 
+    assert dataclasses.replace(mnist_lenet, epochs=1).epochs == 1
+    assert mnist_lenet.epochs == 20
     assert mnist_vae == load(recipes.folder() / "mnist-vae.toml")
     assert getattr(recipes, "mnist-vae") == mnist_vae
     assert recipes.file("few-photos") == recipes.file("few_photos") == recipes.folder() / "few_photos.toml"
@@ -74,9 +74,13 @@ def test_the_demos_recipe_takes_its_first_epoch(tmp_path):
 def test_every_other_recipe_can_be_planned(name, digits, names, tmp_path):
     recipe = load(recipes.folder() / f"{name}.toml", runs=str(tmp_path))
     given = {"data": names, "dev": None, "test": None} if recipe.task == "tag" else {"data": str(digits)}
+    if recipe.task == "classify":
+        given["image_size"] = recipe.image_size or 32
+    if name == "imagenet-subset":
+        given["classes"] = "0,1,3"
     settled = plan(dataclasses.replace(recipe, **given), screen=Screen(show=False), dry=True)
     machines = [f"rbm-{number}" for number in range(1, 5)]
-    known = (["probe"], ["probe", "finetune"], ["train"], [*machines, "train"])
+    known = (["probe"], ["probe", "finetune"], ["all"], ["train"], [*machines, "train"])
     assert [phase.name for phase in settled.phases] in known
     assert all(count > 0 for count in settled.trainable.values())
 
@@ -124,6 +128,22 @@ def test_each_autoencoder_takes_its_first_epoch(name, images, digits, tmp_path, 
     run = kerastk.train(dataclasses.replace(recipe, **given), show=False)
     assert run.metrics["test"]["error"] > 0
     assert (recipe.normal is not None) == ("auroc" in run.metrics["test"]["anomalies"])
+
+
+CLASSIFIERS = [name for name in recipes.shipped_names() if getattr(recipes, name).task == "classify"]
+
+
+@pytest.mark.parametrize(
+    "name", [each if each == "mnist-fast" else pytest.param(each, marks=pytest.mark.slow) for each in CLASSIFIERS]
+)
+def test_each_classifier_takes_its_first_epoch(name, images, tmp_path):
+    recipe = getattr(recipes, name)
+    size = 64 if recipe.image_size is not None else None
+    run = kerastk.train(
+        dataclasses.replace(recipe, data=images, epochs=1, image_size=size, runs=str(tmp_path)), show=False
+    )
+    assert run.metrics["test"]["photos"] == 60
+    assert kerastk.load(run.path)(np.zeros((28, 28), np.uint8)).label in run.labels["classes"]
 
 
 def test_the_wheel_holds_the_recipes(tmp_path):
