@@ -35,7 +35,7 @@ PARTS = ("mnist", "rbm", "curves", "denoising", "artefacts", "vae", "one_class")
 CURVES = "kerastk:curves"
 UPSAMPLERS = ("transpose", "subpixel", "resize")
 # Enlarging is compared on few photos; so many epochs show what it leaves.
-ARTEFACT_EPOCHS = 60
+ARTEFACT_EPOCHS = 25
 
 
 @dataclass(frozen=True)
