@@ -260,8 +260,8 @@ def test_an_unknown_key_gets_the_nearest_names():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"epochs = 3", "task must be one of finetune, tag, autoencode; got None"),
-        (b'task = "segment"', "task must be one of finetune, tag, autoencode; got 'segment'"),
+        (b"epochs = 3", "task must be one of finetune, classify, tag, autoencode; got None"),
+        (b'task = "segment"', "task must be one of finetune, classify, tag, autoencode; got 'segment'"),
         (b"epochs = = 3", "is not TOML"),
         (b"\xff\xfe", "is not TOML"),
         (b"epochs = " + b"9" * 5000, "is not TOML"),

@@ -4,9 +4,10 @@ Flat on their input as those of `networks.classifier`, with the same names: `pho
 sees), `head_dropout`, `head` (logits), `probabilities`.
 """
 
+import contextlib
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -183,9 +184,7 @@ def find_net(name: str) -> tuple[Net, int]:
         match = re.fullmatch(pattern.replace("N", "([1-9][0-9]{0,2})"), name)
         if match and (not net.numbers or int(match[1]) in net.numbers):
             return net, int(match[1]) if match.groups() else 0
-    near = difflib.get_close_matches(name, NAMES, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(NAMES)}."
-    raise RecipeError(f"no network is called {name!r}. {hint}")
+    raise _unknown(name, NAMES)
 
 
 def find(name: str) -> str:
@@ -203,14 +202,16 @@ def find(name: str) -> str:
 
 def find_any(name: str) -> str:
     """The name of a network of NETS or, from `bases`, of `keras.applications`. Raises RecipeError."""
-    try:
-        return find(name)
-    except RecipeError as error:
-        try:
-            return bases.find(name)
-        except RecipeError as other:
-            # Whichever of the two knows something near.
-            raise (other if "Did you mean" in str(other) and "Did you mean" not in str(error) else error) from None
+    for known in (find, bases.find):
+        with contextlib.suppress(RecipeError):
+            return known(name)
+    raise _unknown(name, (*NAMES, *bases.BASES))
+
+
+def _unknown(name: str, known: Sequence[str]) -> RecipeError:
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(NAMES)}; and `kerastk bases`."
+    return RecipeError(f"no network is called {name!r}. {hint}")
 
 
 def _lenet5(values: keras.KerasTensor, layers: Layers, number: int) -> keras.KerasTensor:

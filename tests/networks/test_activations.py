@@ -16,6 +16,7 @@ BY_HAND = {
     "selu": lambda x: 1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * (math.exp(x) - 1)),
     "swish": lambda x: x / (1 + math.exp(-x)),
     "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+    "tanh": math.tanh,
     "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
 }
 POINTS = [-30.0, -3.0, -1.0, -0.1, 0.0, 0.1, 1.0, 3.0, 30.0]

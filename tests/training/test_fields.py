@@ -55,6 +55,7 @@ CHANGES = {
     "head_epochs": (2, TRAINED_HEAD),
     "head_learning_rate": (1e-4, TRAINED_HEAD),
     "layer_decay": (0.5, TUNED),
+    "classes": ("0,1,2", FRESH),
     "balance": ("sample", FRESH),
     "focal_gamma": (0.5, {**FRESH, "balance": "focal"}),
     "manifold_mixup": (0.0, TUNED),
