@@ -149,7 +149,9 @@ def bases() -> None:
 @click.command(name="recipes")
 def list_recipes() -> None:
     """List the shipped recipes."""
-    for name in recipes.shipped_names():
+    names = recipes.shipped_names()
+    width = max(map(len, names))
+    for name in names:
         # The head of a recipe: its command, an empty line, then what it is in a line.
         lines = (recipes.folder() / f"{name}.toml").read_text(encoding="utf-8").splitlines()
-        click.echo(f"{name:12s} {lines[2].removeprefix('# ')}")
+        click.echo(f"{name:{width}s}  {lines[2].removeprefix('# ')}")
