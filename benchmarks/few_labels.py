@@ -27,7 +27,7 @@ from kerastk.storage import write_atomic
 HERE = Path(__file__).resolve().parent
 LABELLED, CHOSEN_BY = 7, 3
 # The encoder learns for so many epochs; what stands for random weights for one at a rate at which nothing moves.
-EPOCHS, NOTHING = 12, 1e-9
+EPOCHS, NOTHING = 6, 1e-9
 AUTOENCODER = {
     "kind": "conv", "widths": "32,64", "latent": 20, "variational": True, "binarise": True, "split": "95/5",
     "epochs": EPOCHS, "learning_rate": 0.002,
