@@ -196,8 +196,7 @@ def find(name: str) -> str:
         except RecipeError:
             continue
         return each
-    find_net(plain)
-    raise AssertionError(name)
+    raise _unknown(name, NAMES)
 
 
 def find_any(name: str) -> str:

@@ -36,15 +36,22 @@ epoch_columns, open_board, conclude = photos.epoch_columns, photos.open_board, p
 objective, validation, measure, nothing = photos.objective, photos.validation, photos.measure, photos.nothing
 keep, watching, contract, stages_of = photos.keep, photos.watching, photo_model.contract, named_stages
 
+# Networks of `convnets` with dense layers below their head.
+OF_MATRICES = ("lenet5", "alexnet", "alexnet-small", "vgg-small")
 # Images that a whitening is computed from.
 _WHITENED_ON = 5000
 
 
 def settle(recipe: Classify) -> Classify:
     """The recipe with its network by its own name, where it has one. Raises RecipeError."""
-    if recipe.net is None:
+    net = None if recipe.net is None else convnets.find_any(recipe.net)
+    if recipe.optimizer == "muon" and not (net in OF_MATRICES or (net or "").startswith("convnext")):
+        raise RecipeError(
+            f"muon turns matrices alone, and of the networks {', '.join(OF_MATRICES)} and ConvNeXt have some below "
+            f"their head; got net {net or 'automatic'}. Use adamw."
+        )
+    if net is None:
         return recipe
-    net = convnets.find_any(recipe.net)
     if net in BASES:
         recipe.refuse(OF_CONVNETS, f"with {net}, which is as `kerastk bases` has it")
         if recipe.members > 1:

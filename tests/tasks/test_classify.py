@@ -169,6 +169,7 @@ def test_a_network_of_grey_images_is_no_start_for_photos(digits, classified):
         ({"net": "mobilenet_v2", "members": 2}, "members are of one of lenet5"),
         ({"net": "resnet20", "pooling": "max"}, "takes no pooling"),
         ({"net": "mobilenet_v2"}, r"image_size must be at least 32 with mobilenet_v2; got 12. --image-size enlarges"),
+        ({"net": "resnet20", "optimizer": "muon"}, "muon turns matrices alone, .* got net resnet20"),
         ({"threads": 2}, "threads has no effect on arrays"),
         ({"data": None}, "no data given"),
     ],
