@@ -18,7 +18,7 @@ MADE = {"curves": "kerastk.datasets.curves"}
 
 
 def folder(name: str) -> Path:
-    """Where `recipes` or `data` lies: inside an installed package, or beside it in a checkout."""
+    """Where `recipes`, `data` or `models` lies: inside an installed package, or beside it in a checkout."""
     installed = Path(__file__).parent / "shipped" / name
     return installed if installed.is_dir() else Path(__file__).parent.parent / name
 

@@ -50,7 +50,7 @@ def cache_clear(folder: Path | None) -> None:
 
 @click.group()
 def weights() -> None:
-    """ImageNet weights: what is here, fetch, verify."""
+    """Pretrained weights: what is here, fetch, verify."""
 
 
 @weights.command(name="list")
@@ -143,7 +143,8 @@ def bases() -> None:
     from kerastk.networks.bases import BASES
 
     for name, base in BASES.items():
-        click.echo(f"{name:26s} {base.family:18s} {base.image_size} px")
+        ships = "  ships with kerastk" if base.ships else ""
+        click.echo(f"{name:26s} {base.family:18s} {base.image_size} px{ships}")
 
 
 @click.command(name="recipes")

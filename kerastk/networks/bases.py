@@ -1,4 +1,4 @@
-"""The pretrained networks: every family of `keras.applications`, with what kerastk must know of each.
+"""The pretrained networks: `mini`, which ships with kerastk, and every family of `keras.applications`.
 
 The files, their folders and their hashes are those that Keras 3.15 asks for (a test compares). MobileNet V1 and V2 have
 no hash in Keras; `weights` records theirs on first use.
@@ -17,7 +17,7 @@ ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 class Base:
     """A row of `BASES`.
 
-    `function` is the name in `keras.applications`; `image_size` its own input size in pixels; `scaling` what is done to
+    `function` is the name in `keras.applications`, or "mini"; `image_size` its own input size in pixels; `scaling` what is done to
     pixel values in front of it: `caffe` (BGR minus ImageNet's means), `torch` (ImageNet's mean and deviation), `tf`
     (-1 to 1) or `inside` (it does so itself). `file` in `folder` holds its ImageNet weights without the head, `hash`
     their MD5 or SHA-256 as Keras declares it; `remote` is the file's name at the address where that differs.
@@ -31,6 +31,11 @@ class Base:
     hash: str
     alpha: float | None = None
     remote: str = ""
+
+    @property
+    def ships(self) -> bool:
+        """Whether its weights come with kerastk: `file` lies in the folder `models/` there."""
+        return self.function == "mini"
 
     @property
     def address(self) -> str:
@@ -56,6 +61,7 @@ class Base:
 
 # fmt: off
 BASES: dict[str, Base] = {
+    "mini": Base("mini", 64, "tf", "mini", "mini.weights.h5", ""),
     "vgg16": Base("VGG16", 224, "caffe", "vgg16", "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc"),
     "vgg19": Base("VGG19", 224, "caffe", "vgg19", "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5", "253f8cb515780f3b799900260a226db6"),
     "resnet50": Base("ResNet50", 224, "caffe", "resnet", "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "4d473c1dd8becc155b73f8504c6f6626"),

@@ -12,6 +12,7 @@ import keras
 from kerastk.errors import RecipeError, WeightsError
 from kerastk.networks import weights as weight_files
 from kerastk.networks.bases import BASES
+from kerastk.networks.mini import mini
 
 # Of ImageNet, per channel R, G, B, on the scales that keras.applications use.
 _CAFFE_MEAN = (123.68, 116.779, 103.939)
@@ -45,7 +46,7 @@ def classifier(base: str, *, classes: int, image_size: int, dropout: float, weig
         weight_files.into_keras_cache(row, path)
         arguments["weights"] = "imagenet"
         path = None
-    network = getattr(keras.applications, row.function)(**arguments)
+    network = mini(pixels) if row.ships else getattr(keras.applications, row.function)(**arguments)
     if path is not None:
         _load(network, path, base)
     return with_head(photo, network.output, classes, dropout)

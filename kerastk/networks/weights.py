@@ -1,4 +1,4 @@
-"""ImageNet weights: found in a mirror or in Keras's cache, or downloaded by Keras; verified either way.
+"""Pretrained weights: in the package, found in a mirror or in Keras's cache, or downloaded by Keras; always verified.
 
 `KERASTK_WEIGHTS` may name a folder with files of Keras's own names, looked into first. A file for which Keras declares
 no hash (MobileNet V1 and V2) is verified by the SHA-256 recorded when it was first used.
@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-from kerastk import download
+from kerastk import download, shipped
 from kerastk.errors import WeightsError
 from kerastk.networks.bases import Base
 from kerastk.storage import atomic_path, cache_folder, write_atomic
@@ -35,7 +35,9 @@ def imagenet(base: Base) -> Path:
 
 
 def local(base: Base) -> Path | None:
-    """Where the file is without a download: in the mirror or in Keras's cache; None where it is in neither."""
+    """Where the file is without a download: in the package, the mirror or Keras's cache; None where it is in none."""
+    if base.ships:
+        return shipped.folder("models") / base.folder / base.file
     mirror = os.environ.get("KERASTK_WEIGHTS")
     folders = ([Path(mirror)] if mirror else []) + [keras_folder()]
     return next((folder / base.file for folder in folders if (folder / base.file).is_file()), None)
@@ -48,26 +50,25 @@ def fetch(base: Base) -> Path:
     if reason is not None:
         raise WeightsError(
             f"cannot download {base.address}: {reason}. Put {base.file} into {target.parent} or into a "
-            "folder named by KERASTK_WEIGHTS, or use --weights FILE, --weights none or a base that "
-            "`kerastk weights list` shows here."
+            "folder named by KERASTK_WEIGHTS, or use --weights FILE, --weights none, --base mini, which ships with "
+            "kerastk, or another base that `kerastk weights list` shows here."
         )
     verify(base, target)
     return target
 
 
 def verify(base: Base, path: Path) -> str:
-    """Compare the file with Keras's hash, or with the SHA-256 recorded on first use (recording it, the first time).
+    """Compare the file with the hash of its row, or with the SHA-256 recorded on first use (now, if it is that).
 
-    Returns `keras` or `recorded`: what it was compared with. Raises WeightsError when they differ.
+    Returns `kerastk`, `keras` or `recorded`: whose hash it was compared with. Raises WeightsError when they differ.
     """
     algorithm = "md5" if len(base.hash) == 32 else "sha256"
     found = file_hash(path, algorithm)
     if base.hash:
+        whose, remedy = ("kerastk", "Install kerastk again") if base.ships else ("Keras", "Delete it to fetch it again")
         if found != base.hash:
-            raise WeightsError(
-                f"{path} is damaged: its {algorithm} is {found}, Keras's is {base.hash}. Delete it to fetch it again."
-            )
-        return "keras"
+            raise WeightsError(f"{path} is damaged: its {algorithm} is {found}, {whose}'s is {base.hash}. {remedy}.")
+        return whose.lower()
     record = cache_folder() / "weights.json"
     try:
         known = dict(json.loads(record.read_text()))

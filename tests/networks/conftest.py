@@ -11,20 +11,21 @@ from tests.conftest import woken
 
 # The smallest of each family that builds in seconds; the others are for the slow run.
 SMALL = (
-    "vgg16", "resnet50", "resnet50_v2", "inception_v3", "xception", "mobilenet_0.25", "mobilenet_v2_0.35",
+    "mini", "vgg16", "resnet50", "resnet50_v2", "inception_v3", "xception", "mobilenet_0.25", "mobilenet_v2_0.35",
     "mobilenet_v3_small_0.75", "densenet121", "efficientnet_b0", "efficientnet_v2_b0", "convnext_tiny",
 )  # fmt: skip
 
-
+KERAS_OWN = [name for name, row in BASES.items() if not row.ships]
 # Of these, those that compile in a second or two.
-QUICK = {"vgg16", "resnet50", "mobilenet_0.25", "mobilenet_v2_0.35", "efficientnet_b0", "efficientnet_v2_b0"}
+QUICK = {"mini", "vgg16", "resnet50", "mobilenet_0.25", "mobilenet_v2_0.35", "efficientnet_b0", "efficientnet_v2_b0"}
 
 
 def pytest_generate_tests(metafunc):
-    """`member` is a base of every quick family, and in the slow run every base."""
-    if "member" in metafunc.fixturenames:
-        rows = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BASES]
-        metafunc.parametrize("member", rows)
+    """`member` is a base of every quick family, and in the slow run every base; `keras_member` one of Keras's own."""
+    for fixture, names in (("member", list(BASES)), ("keras_member", KERAS_OWN)):
+        if fixture in metafunc.fixturenames:
+            rows = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+            metafunc.parametrize(fixture, rows)
 
 
 @functools.lru_cache(maxsize=32)

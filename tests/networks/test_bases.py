@@ -8,6 +8,7 @@ from keras.src.utils import file_utils
 
 from kerastk.errors import RecipeError
 from kerastk.networks.bases import BASES, _plain, find
+from tests.networks.conftest import KERAS_OWN
 
 
 class _Asked(Exception):
@@ -18,7 +19,7 @@ def _builder(row):
     return getattr(keras.applications, row.function), {} if row.alpha is None else {"alpha": row.alpha}
 
 
-def test_a_row_names_the_file_that_keras_asks_for(member, monkeypatch):
+def test_a_row_names_the_file_that_keras_asks_for(keras_member, monkeypatch):
     asked = {}
 
     def get_file(fname, origin, file_hash=None, cache_subdir=None, **_):
@@ -26,7 +27,7 @@ def test_a_row_names_the_file_that_keras_asks_for(member, monkeypatch):
         raise _Asked
 
     monkeypatch.setattr(file_utils, "get_file", get_file)
-    row = BASES[member]
+    row = BASES[keras_member]
     build, arguments = _builder(row)
     shape = (row.image_size, row.image_size, 3)
     # Without values for the weights a network is built in a fraction of a second.
@@ -41,7 +42,7 @@ def test_a_row_names_the_file_that_keras_asks_for(member, monkeypatch):
     }
 
 
-@pytest.mark.parametrize("name", [name for name in BASES if "v3" not in name or name == "inception_v3"])
+@pytest.mark.parametrize("name", [name for name in KERAS_OWN if "v3" not in name or name == "inception_v3"])
 def test_a_rows_size_is_keras_own(name, monkeypatch):
     asked = {}
 
@@ -67,15 +68,15 @@ def test_mobilenet_v3_takes_any_size_so_that_of_its_weights_is_its_own(name):
         build(weights=None, include_top=False, input_shape=(31, 31, 3), **arguments)
 
 
-def test_scaling_is_that_of_preprocess_input(member, graph, photos):
-    model = graph(member, BASES[member].smallest)
+def test_scaling_is_that_of_preprocess_input(keras_member, graph, photos):
+    model = graph(keras_member, BASES[keras_member].smallest)
     flips = [each for each in model.operations if type(each).__name__ == "Flip"]
     scaled = flips[0].output if flips else model.get_layer("scaling").output
-    images = photos(2, BASES[member].smallest)
+    images = photos(2, BASES[keras_member].smallest)
 
     found = np.asarray(keras.Model(model.input, scaled)(images))
 
-    module = sys.modules[_builder(BASES[member])[0].__module__]
+    module = sys.modules[_builder(BASES[keras_member])[0].__module__]
     expected = module.preprocess_input(images.astype("float32"))
     np.testing.assert_allclose(found, expected, atol=2e-5)
     assert np.abs(found).max() > 0.5
@@ -84,8 +85,9 @@ def test_scaling_is_that_of_preprocess_input(member, graph, photos):
 def test_every_family_of_keras_applications_is_there():
     keras_own = {name for name in dir(keras.applications) if name[0].isupper()}
     # Older names of the same functions.
-    assert {row.function for row in BASES.values()} == keras_own - {"MobileNetV3"}
-    assert len({(row.function, row.alpha) for row in BASES.values()}) == len(BASES) == 50
+    rows = [BASES[name] for name in KERAS_OWN]
+    assert {row.function for row in rows} == keras_own - {"MobileNetV3"}
+    assert len({(row.function, row.alpha) for row in rows}) == len(rows) == 50
 
 
 @pytest.mark.parametrize(
@@ -144,6 +146,7 @@ def test_an_unknown_base_is_refused_with_the_nearest():
         ("efficientnet_v2_s", "EfficientNetV2"),
         ("efficientnet_v2_b3", "EfficientNetV2"),
         ("convnext_xlarge", "ConvNeXt"),
+        ("mini", "mini"),
     ],
 )
 def test_family(name, family):

@@ -13,7 +13,7 @@ from kerastk.networks.cuts import blocks, cache_cut, cut_for, cuts, features, sp
 STAGES = {
     "VGG": 5, "ResNet": 5, "ResNetV2": 5, "InceptionV3": 5, "InceptionResNetV2": 5, "Xception": 5, "MobileNet": 5,
     "MobileNetV2": 5, "MobileNetV3": 5, "DenseNet": 5, "NASNet": 2, "EfficientNet": 5, "EfficientNetV2": 5,
-    "ConvNeXt": 4,
+    "ConvNeXt": 4, "mini": 4,
 }  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def _cannot(base, models):
     assert "\n" not in message
     assert message.startswith(f"cannot download {base.address}: ")
     assert f". Put {base.file} into {models} or into a folder named by KERASTK_WEIGHTS, or use" in message
-    assert "--weights FILE, --weights none or a base that `kerastk weights list` shows" in message
+    assert "--weights FILE, --weights none, --base mini, which ships with kerastk, or another base" in message
     assert _left(models) == []
     return message
 

@@ -1,0 +1,200 @@
+"""Recipes that train from random weights, and the base that ships: MNIST, CIFAR-10, `mini` on photos.
+
+    python benchmarks/from_scratch.py                            # hours on 2 cores
+    python benchmarks/from_scratch.py --only mnist-fast,mini     # some of it
+    python benchmarks/from_scratch.py --only cifar10-fast --seeds 0
+
+Each way is `kerastk train RECIPE` or `kerastk finetune` in a process and with a cache of its own, and its figure
+is that of the run's own test on images that it has not seen. Finished measurements stand in WORK/measurements.jsonl.
+"""
+
+import functools
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from comparing import (
+    Part,
+    Row,
+    by_way,
+    finish,
+    judged,
+    measure_missing,
+    newest,
+    numbers,
+    shared_folder,
+    some_of,
+    when_and_where,
+)
+from measuring import Ledger, code_hash, machine, measure, versions
+
+import kerastk
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a recipe is said to reach on its test images, and in how many seconds of the whole process."""
+
+    data: str
+    accuracy: float
+    seconds: float | None = None
+
+
+RECIPES = {
+    "mnist-lenet": Claim("mnist", 0.99),
+    "mnist-fast": Claim("mnist", 0.994, 300),
+    "mnist-ensemble": Claim("mnist", 0.996),
+    "cifar10-fast": Claim("cifar10.zip", 0.93, 5400),
+    "cifar10-resnet20": Claim("cifar10.zip", 0.91),
+}
+PROBE = ["--unfreeze", "head"]
+MOBILENET = "mobilenet_v2_0.35_224_notop.weights.h5"
+# On each of PHOTOS; the seed also says which photos are for the test.
+PHOTOS = ("flowers5.zip", "caltech24.zip")
+BASES = {
+    "mini, solved probe": ["--base", "mini", *PROBE],
+    "mini with random weights, solved probe": ["--base", "mini", "--weights", "none", *PROBE],
+    "mobilenet_v2_0.35 at 96 px, solved probe": ["--base", "mobilenet_v2_0.35", "--image-size", "96", *PROBE],
+    "mini, fine-tuned": ["--base", "mini"],
+}
+# What the probe on mini reaches at least, how far above random weights, and fine-tuning on flowers5.
+PROBED, ABOVE, TUNED = 0.70, 0.25, 0.80
+WAYS = (*RECIPES, "mini")
+
+
+def run_way(command: list[str], folder: Path, weights: Path) -> list[Row]:
+    """Run `kerastk COMMAND` in an empty place, and give its test's figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = folder / "runs"
+    environment = {
+        "KERASTK_CACHE": str(folder / "cache"), "KERASTK_WEIGHTS": str(weights), "KERAS_BACKEND": "tensorflow",
+    }  # fmt: skip
+    whole = [sys.executable, "-m", "kerastk", *command, "--runs", str(runs), "--name", "run"]
+    usage = measure(whole, log=folder / "log.txt", environment=environment)
+    test = json.loads((runs / "run" / "metrics.json").read_text())["test"]
+    return [{"seconds": usage.seconds, "score": test["accuracy"], "images": test["photos"]}]
+
+
+def parts(only: list[str], seeds: list[int], work: Path, shared: Path) -> Iterator[Part]:
+    """Every way on its data with every seed."""
+    setting = {**machine(), **versions("keras", "tensorflow", "kerastk")}
+    weights = shared / "weights"
+    for way in only:
+        if way in RECIPES:
+            jobs = [(way, RECIPES[way].data, ["train", way, "--data"])]
+        else:
+            jobs = [(name, photos, options) for photos in PHOTOS for name, options in BASES.items()]
+        for (name, data, options), seed in [(job, seed) for job in jobs for seed in seeds]:
+            place = str(shared / "data" / data)
+            if way in RECIPES:
+                command = [*options, place]
+                recipe = (HERE.parent / "recipes" / f"{way}.toml").read_text()
+            else:
+                command, recipe = ["finetune", place, *options, "--split-seed", str(seed)], ""
+                if "mobilenet" in name:
+                    command += ["--weights", str(weights / MOBILENET)]
+            command += ["--seed", str(seed)]
+            folder = work / f"{name.replace(' ', '-').replace(',', '')}-{Path(data).stem}-{seed}"
+            yield Part(
+                f"{name}, {data}, seed {seed}", {"data": data, "way": name, "seed": seed},
+                {"version": code_hash(Path(kerastk.__file__).parent), "recipe": recipe}, setting,
+                functools.partial(run_way, command, folder, weights),
+            )  # fmt: skip
+
+
+def done(ledger: Ledger, place: Row, marks: Row) -> bool:
+    return any({**place, **marks}.items() <= row.items() for row in ledger.rows())
+
+
+def report(rows: list[Row]) -> str:
+    """Both tables and their claims, as Markdown."""
+    rows = newest(rows)
+    found = by_way(rows)
+    lines = ["| recipe | test accuracy: mean (seeds) | seconds, median |", "|---|---|---|"]
+    claims = []
+    for way, claim in RECIPES.items():
+        by_seed = found.get((claim.data, way))
+        if by_seed is None:
+            claims.append(judged(f"{way} reaches {claim.accuracy:.1%}", None))
+            continue
+        mean, seconds = _mean(by_seed), statistics.median(row["seconds"] for row in by_seed.values())
+        lines.append(f"| {way} | {mean:.2%} ({_each(by_seed)}) | {seconds:,.0f} |")
+        claims.append(judged(f"{way} reaches {claim.accuracy:.1%}", mean >= claim.accuracy, f"{mean:.2%}"))
+        if claim.seconds is not None:
+            within = f"{way} takes at most {claim.seconds / 60:.0f} minutes"
+            claims.append(judged(within, seconds <= claim.seconds, f"{seconds / 60:.1f}"))
+    photos = ["| base | data | test accuracy: mean (splits) | seconds, median |", "|---|---|---|---|"]
+    for data in PHOTOS:
+        means = {}
+        for way in BASES:
+            if (by_seed := found.get((data, way))) is not None:
+                means[way] = _mean(by_seed)
+                seconds = statistics.median(row["seconds"] for row in by_seed.values())
+                photos.append(f"| {way} | {Path(data).stem} | {means[way]:.3f} ({_each(by_seed)}) | {seconds:,.0f} |")
+        claims += _of_mini(Path(data).stem, means)
+    return "\n\n".join(
+        [
+            "`python benchmarks/from_scratch.py`: the shipped recipes on the images of their data sets, CIFAR-10's as "
+            "JPEG files.",
+            "\n".join(lines),
+            "The shipped base `mini` at its own size beside MobileNetV2 of width 0.35, which has seen all of ImageNet:",
+            "\n".join(photos),
+            f"{when_and_where(rows)}. Seconds are those of the whole process, look at the images and test included.",
+            "\n".join(f"- {claim}" for claim in claims),
+        ]
+    )
+
+
+def _of_mini(data: str, means: dict[str, float]) -> list[str]:
+    probe, random, _, tuned = (means.get(way) for way in BASES)
+    gain = None if probe is None or random is None else probe - random
+    asked = [
+        (f"the probe on mini reaches {PROBED:.2f} on {data}", probe, PROBED),
+        (f"it is {ABOVE:.2f} above the same network with random weights on {data}", gain, ABOVE),
+    ]
+    if data == "flowers5":
+        asked.append((f"fine-tuned mini reaches {TUNED:.2f} on {data}", tuned, TUNED))
+    return [
+        judged(claim, None) if value is None else judged(claim, value >= least, f"{value:.3f}")
+        for claim, value, least in asked
+    ]
+
+
+def _mean(by_seed: dict[int, Row]) -> float:
+    return statistics.mean(row["score"] for row in by_seed.values())
+
+
+def _each(by_seed: dict[int, Row]) -> str:
+    return ", ".join(f"{seed}: {row['score']:.4f}" for seed, row in by_seed.items())
+
+
+@click.command(help="Recipes from random weights, and the base that ships.")
+@click.option("--only", default=",".join(WAYS), show_default=True, callback=some_of(WAYS), help="Some of it.")
+@click.option(
+    "--seeds", default="0,1,2", show_default=True, callback=numbers, help="Order and weights; of mini, the split."
+)
+@click.option("--results", type=Path, default=HERE / "RESULTS.md", help="Where the tables go.")
+@click.option("--work", type=Path, default=HERE.parent / "build" / "from-scratch", help="Intermediate files.")
+@click.option("--report-only", is_flag=True, help="Only write the tables of what is measured.")
+def main(only: list[str], seeds: list[int], results: Path, work: Path, report_only: bool) -> None:
+    work, shared = work.resolve(), shared_folder().resolve()
+    ledger = Ledger(work / "measurements.jsonl")
+    failures = 0
+    if not report_only:
+        if not (shared / "data").is_dir():
+            raise click.ClickException(f"no data in {shared}; set KERASTK_SHARED to the folder that has it.")
+        failures = measure_missing(
+            parts(only, seeds, work, shared), ledger, done=done,
+            shown=lambda row: f"{row['score']:.4f}, {row['seconds']:.0f} s",
+        )  # fmt: skip
+    finish(ledger.rows(), ledger, results, section="from-scratch", report=report, failures=failures, trial=None)
+
+
+if __name__ == "__main__":
+    main()
