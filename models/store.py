@@ -5,8 +5,10 @@ of the row `mini` in kerastk/networks/bases.py.
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 
@@ -31,7 +33,25 @@ def store(run: Path, target: Path) -> None:
         keras.config.set_dtype_policy(policy)
     stored.set_weights(values)
     target.parent.mkdir(parents=True, exist_ok=True)
-    stored.save_weights(target)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / target.name
+        stored.save_weights(plain)
+        pack(plain, target)
+
+
+def pack(source: Path, target: Path) -> None:
+    """The same HDF5 file, its large arrays compressed; equal weights give equal bytes."""
+    with h5py.File(source) as old, h5py.File(target, "w") as new:
+
+        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Group):
+                copied = new.require_group(name)
+            else:
+                packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True} if item.size > 4096 else {}
+                copied = new.create_dataset(name, data=item[()], **packed)
+            copied.attrs.update(item.attrs)
+
+        old.visititems(copy)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Base:
 
 # fmt: off
 BASES: dict[str, Base] = {
-    "mini": Base("mini", 64, "tf", "mini", "mini.weights.h5", ""),
+    "mini": Base("mini", 96, "tf", "mini", "mini.weights.h5", "b7471f0e2d5f2bd5149888a1ff27c3226f4a2e1516cd2dca75050185383e09a9"),
     "vgg16": Base("VGG16", 224, "caffe", "vgg16", "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc"),
     "vgg19": Base("VGG19", 224, "caffe", "vgg19", "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5", "253f8cb515780f3b799900260a226db6"),
     "resnet50": Base("ResNet50", 224, "caffe", "resnet", "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "4d473c1dd8becc155b73f8504c6f6626"),

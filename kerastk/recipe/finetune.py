@@ -24,7 +24,7 @@ OF_TRAINING = (
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Images):
-    """Fine-tune a `keras.applications` network on photos with one label each.
+    """Fine-tune a pretrained network, of `keras.applications` or `mini`, on photos with one label each.
 
     >>> Finetune(data="photos/", base="resnet50").batch_size
     32
@@ -37,7 +37,8 @@ class Finetune(Images):
         auto="mobilenet_v2, or that of --weights RUN", common=True,
     )  # fmt: skip
     weights: str = option(
-        "imagenet", "Where the base starts from: imagenet, none, a weights file, or the folder of an earlier run.",
+        "imagenet", "Where the base starts from: imagenet (of mini the weights that ship with it), none, a weights file, or "
+        "the folder of an earlier run.",
         group="network", common=True,
     )  # fmt: skip
     init_from: str | None = option(
