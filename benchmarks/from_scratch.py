@@ -58,10 +58,10 @@ ALL = ["--unfreeze", "all", "--augment", "strong", "--learning-rate", "0.001", "
 MOBILENET = "mobilenet_v2_0.35_224_notop.weights.h5"
 # On each of PHOTOS, fine-tuning on the first alone; the seed also says which photos are for the test.
 PHOTOS = ("flowers5.zip", "caltech24.zip")
-FINE_TUNED = "mini, fine-tuned"
+FINE_TUNED, RANDOM = "mini, fine-tuned", "mini with random weights, solved probe"
 BASES = {
     "mini, solved probe": ["--base", "mini", *PROBE],
-    "mini with random weights, solved probe": ["--base", "mini", "--weights", "none", *PROBE],
+    RANDOM: ["--base", "mini", *PROBE],
     "mobilenet_v2_0.35 at 96 px, solved probe": ["--base", "mobilenet_v2_0.35", "--image-size", "96", *PROBE],
     FINE_TUNED: ["--base", "mini", *ALL],
 }
@@ -83,6 +83,20 @@ def run_way(command: list[str], folder: Path, weights: Path) -> list[Row]:
     return [{"seconds": usage.seconds, "score": test["accuracy"], "images": test["photos"]}]
 
 
+def random_weights(work: Path, seed: int) -> Path:
+    """A file of the weights that mini has before it has learned anything; written by a process of its own."""
+    path = work / f"random-{seed}.weights.h5"
+    if not path.exists():
+        code = (
+            "import sys, keras; from kerastk.networks.mini import mini; keras.utils.set_random_seed(int(sys.argv[2])); "
+            "mini(keras.Input((96, 96, 3))).save_weights(sys.argv[1])"
+        )
+        work.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-c", code, str(path), str(seed)]
+        measure(command, log=work / "random.txt", environment={"KERAS_BACKEND": "tensorflow"})
+    return path
+
+
 def parts(only: list[str], seeds: list[int], work: Path, shared: Path) -> Iterator[Part]:
     """Every way on its data with every seed."""
     setting = {**machine(), **versions("keras", "tensorflow", "kerastk")}
@@ -102,6 +116,8 @@ def parts(only: list[str], seeds: list[int], work: Path, shared: Path) -> Iterat
                 command, recipe = ["finetune", place, *options, "--split-seed", str(seed)], ""
                 if "mobilenet" in name:
                     command += ["--weights", str(weights / MOBILENET)]
+                if name == RANDOM:
+                    command += ["--weights", str(random_weights(work, seed))]
             command += ["--seed", str(seed)]
             folder = work / f"{name.replace(' ', '-').replace(',', '')}-{Path(data).stem}-{seed}"
             yield Part(

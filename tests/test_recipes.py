@@ -31,7 +31,7 @@ def test_every_shipped_recipe_loads_and_its_head_tells_command_and_score(name):
 def test_a_recipe_is_imported_by_name():
     from kerastk.recipes import digits
 
-    assert digits.base == "mobilenet_0.25"
+    assert digits.base == "mini"
     with pytest.raises(ImportError):
         from kerastk.recipes import nothing  # noqa: F401
     with pytest.raises(AttributeError, match="ships no recipe 'nothing'; it ships cats_dogs, cifar10-fast"):
@@ -157,4 +157,10 @@ def test_the_wheel_holds_the_recipes(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path / "site", check=True, capture_output=True, text=True
     ).stdout.split()
     assert done[0] == str(tmp_path / "site" / "kerastk" / "shipped" / "recipes")
-    assert done[1:] == ["mobilenet_0.25", *recipes.shipped_names()]
+    assert done[1:] == ["mini", *recipes.shipped_names()]
+    # The shipped base is whole there, too.
+    done = subprocess.run(
+        [sys.executable, "-m", "kerastk", "weights", "verify", "mini"],
+        cwd=tmp_path / "site", check=True, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
+    assert done == ["mini", str(tmp_path / "site/kerastk/shipped/models/mini/mini.weights.h5"), "kerastk"]

@@ -37,7 +37,7 @@ class Finetune(Images):
         auto="mobilenet_v2, or that of --weights RUN", common=True,
     )  # fmt: skip
     weights: str = option(
-        "imagenet", "Where the base starts from: imagenet (of mini the weights that ship with it), none, a weights file, or "
+        "imagenet", "Where the base starts from: imagenet (of mini the weights that ship), none, a weights file, or "
         "the folder of an earlier run.",
         group="network", common=True,
     )  # fmt: skip
