@@ -1,4 +1,5 @@
 import base64
+import json
 
 import numpy as np
 import pytest
@@ -111,6 +112,17 @@ def test_a_run_without_a_test_split_says_so(make_run):
     said = words(report.page(run))
     assert "of 200 validation photos are classified correctly" in said
     assert "There is no test split" in said
+
+
+def test_splits_that_came_with_the_data_have_no_seed(make_run):
+    run = make_run(classes=["a", "b"], right=1)
+    assert "split 70/15/15 by content, seed 0" in words(report.page(run))
+    data = json.loads(run.data_json.read_text())
+    # train/ and val/ came, and 95/5 said that no test is wanted.
+    run.data_json.write_text(json.dumps({**data, "split": "95/5", "split_seed": None}))
+    said = words(report.page(run))
+    assert "the splits came with the data" in said
+    assert "seed None" not in said
 
 
 def test_an_interrupted_run_has_no_report_yet(make_run):
