@@ -162,7 +162,8 @@ def report(rows: list[Row]) -> str:
             "`python benchmarks/from_scratch.py`: the shipped recipes on the images of their data sets, CIFAR-10's as "
             "JPEG files.",
             "\n".join(lines),
-            "The shipped base `mini` at its own size beside MobileNetV2 of width 0.35, which has seen all of ImageNet:",
+            "The shipped base `mini` at its own size beside MobileNetV2 of width 0.35, which has seen all of ImageNet; "
+            f"fine-tuned with `{' '.join(ALL)}`:",
             "\n".join(photos),
             f"{when_and_where(rows)}. Seconds are those of the whole process, look at the images and test included.",
             "\n".join(f"- {claim}" for claim in claims),
