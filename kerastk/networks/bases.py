@@ -17,8 +17,8 @@ ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 class Base:
     """A row of `BASES`.
 
-    `function` is the name in `keras.applications`, or "mini"; `image_size` its own input size in pixels; `scaling` what is done to
-    pixel values in front of it: `caffe` (BGR minus ImageNet's means), `torch` (ImageNet's mean and deviation), `tf`
+    `function` is the name in `keras.applications`, or "mini"; `image_size` its own input size in pixels; `scaling` what
+    is done to pixel values in front of it: `caffe` (BGR minus ImageNet's means), `torch` (ImageNet's mean and deviation), `tf`
     (-1 to 1) or `inside` (it does so itself). `file` in `folder` holds its ImageNet weights without the head, `hash`
     their MD5 or SHA-256 as Keras declares it; `remote` is the file's name at the address where that differs.
     """
