@@ -302,7 +302,9 @@ def _fast(values: keras.KerasTensor, layers: Layers, width: int) -> keras.KerasT
     for filters in (width, 4 * width, 4 * width):
         values = layers.active(layers.norm(layers.halved(layers.conv(values, filters))))
         values = layers.block(values, filters)
-    return keras.layers.GlobalMaxPooling2D(name=layers.name("largest"))(values)
+    largest = keras.layers.GlobalMaxPooling2D(name=layers.name("largest"))(values)
+    # The largest of many positions are far from 0: not made smaller, they let no great learning rate at the head.
+    return keras.layers.Rescaling(1 / 9, dtype="float32", name=layers.name("smaller"))(largest)
 
 
 def whiten(model: keras.Model, images: np.ndarray) -> None:
