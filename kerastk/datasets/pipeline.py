@@ -6,6 +6,7 @@ threads and the other photos change neither.
 
 import functools
 import hashlib
+import itertools
 import math
 import threading
 import time
@@ -23,6 +24,9 @@ from kerastk.errors import DataError, PhotoError
 Batch = tuple[np.ndarray, np.ndarray]
 # Keeps these draws apart from all others of a seed.
 _VARYING = 0x6D6978
+# Of a batch, each loaded by one thread: Grain (0.2.18) counts what is ready each time that it gives an element, and
+# with single photos that took longer than to load them.
+_PIECES = 16
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -184,9 +188,17 @@ class Split(Rows):
         return self._loaded(lambda index: self._pixels(numbers[index], policy, seed, epoch), places, batch)
 
     def _loaded(self, load: Callable[[int], Any], places: range, batch: int) -> grain.IterDataset:
-        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=4 * batch)
-        items = grain.MapDataset.range(places.start, places.stop).map(load).to_iter_dataset(options)
-        return Timed(items.batch(batch), self)
+        pieces = min(batch, _PIECES)
+
+        def piece(index: int) -> list[Any]:
+            first, part = divmod(index, pieces)
+            start, stop = (first * batch + each * batch // pieces for each in (part, part + 1))
+            return [load(place) for place in places[start:stop]]
+
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=4 * pieces)
+        # The last batch may be a short one, of fewer pieces.
+        parts = grain.MapDataset.range(-(-len(places) * pieces // batch)).map(piece).to_iter_dataset(options)
+        return Timed(parts.batch(pieces, batch_fn=_joined), self)
 
     def _pixels(self, number: int, policy: Policy | None, seed: int, epoch: int) -> np.ndarray:
         photo = self.photos[number]
@@ -212,6 +224,14 @@ class Split(Rows):
     def _canvas(self, photo: Photo) -> tuple[int, int]:
         """Width and height of what is cropped: the photo, or the square that `resize` makes of the whole of it."""
         return (photo.width, photo.height) if self.resize == "crop" else (1, 1)
+
+
+def _joined(pieces: Sequence[list[Any]]) -> Any:
+    """The items of all pieces as one batch: an array, or of items that are tuples a tuple of arrays."""
+    items = list(itertools.chain.from_iterable(pieces))
+    if isinstance(items[0], tuple):
+        return tuple(np.stack(each) for each in zip(*items, strict=True))
+    return np.stack(items)
 
 
 # What is done to the items and labels of a batch by draws of a generator: inputs and targets of a network.
