@@ -124,6 +124,18 @@ def test_evaluation_is_in_order_of_path_and_plain(split, photos):
     assert len(batches(judged, 0, 2)) == 5
 
 
+@pytest.mark.parametrize(("batch_size", "sizes"), [(16, [16, 16, 16, 16, 11]), (37, [37, 37, 1]), (75, [75])])
+def test_photos_of_large_batches_are_all_there_and_in_order(split, batch_size, sizes):
+    judged = split(batch_size=batch_size, threads=3, keep=[number % 10 for number in range(75)])
+    images, labels = zip(*judged, strict=True)
+    assert [len(each) for each in images] == [len(each) for each in labels] == sizes
+    wanted_images, wanted_labels = zip(*map(judged.example, range(75)), strict=True)
+    assert np.array_equal(np.concatenate(images), wanted_images)
+    assert np.array_equal(np.concatenate(labels), wanted_labels)
+    training = split(policy="strong", batch_size=batch_size, threads=3, keep=[number % 10 for number in range(75)])
+    assert_equal(list(training.batches(0, 2, skip=1)), batches(training, 0, 2)[1:])
+
+
 def test_each_pass_over_the_training_split_is_the_next_epoch(split):
     training = split(policy="strong")
     for epoch in range(3):
