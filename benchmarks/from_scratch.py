@@ -5,13 +5,15 @@
     python benchmarks/from_scratch.py --only cifar10-fast --seeds 0
 
 Each way is `kerastk train RECIPE` or `kerastk finetune` in a process and with a cache of its own, and its figure
-is that of the run's own test on images that it has not seen. Finished measurements stand in WORK/measurements.jsonl.
+is that of the run's own test on images that it has not seen. What is measured stands in from_scratch.jsonl beside this
+file, since one machine seldom has the hours for all of it: the tables in RESULTS.md are made of that.
 """
 
 import functools
 import json
 import statistics
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,9 +113,9 @@ def parts(only: list[str], seeds: list[int], work: Path, shared: Path) -> Iterat
             place = str(shared / "data" / data)
             if way in RECIPES:
                 command = [*options, place]
-                recipe = (HERE.parent / "recipes" / f"{way}.toml").read_text()
+                recipe = tomllib.loads((HERE.parent / "recipes" / f"{way}.toml").read_text())
             else:
-                command, recipe = ["finetune", place, *options, "--split-seed", str(seed)], ""
+                command, recipe = ["finetune", place, *options, "--split-seed", str(seed)], {}
                 if "mobilenet" in name:
                     command += ["--weights", str(weights / MOBILENET)]
                 if name == RANDOM:
@@ -131,8 +133,8 @@ def done(ledger: Ledger, place: Row, marks: Row) -> bool:
     return any({**place, **marks}.items() <= row.items() for row in ledger.rows())
 
 
-def report(rows: list[Row]) -> str:
-    """Both tables and their claims, as Markdown."""
+def of_recipes(rows: list[Row]) -> str:
+    """The table of the recipes and their claims, as Markdown."""
     rows = newest(rows)
     found = by_way(rows)
     lines = ["| recipe | test accuracy: mean (seeds) | seconds, median |", "|---|---|---|"]
@@ -148,27 +150,37 @@ def report(rows: list[Row]) -> str:
         if claim.seconds is not None:
             within = f"{way} takes at most {claim.seconds / 60:.0f} minutes"
             claims.append(judged(within, seconds <= claim.seconds, f"{seconds / 60:.1f}"))
-    photos = ["| base | data | test accuracy: mean (splits) | seconds, median |", "|---|---|---|---|"]
+    how = (
+        "`python benchmarks/from_scratch.py`: the shipped recipes on the images of their data sets, CIFAR-10's as JPEG "
+        "files."
+    )
+    return _page(how, lines, rows, claims)
+
+
+def of_mini(rows: list[Row]) -> str:
+    """The table of the base that ships and its claims, as Markdown."""
+    rows = newest(rows)
+    found = by_way(rows)
+    lines = ["| base | data | test accuracy: mean (splits) | seconds, median |", "|---|---|---|---|"]
+    claims = []
     for data in PHOTOS:
         means = {}
         for way in BASES:
             if (by_seed := found.get((data, way))) is not None:
                 means[way] = _mean(by_seed)
                 seconds = statistics.median(row["seconds"] for row in by_seed.values())
-                photos.append(f"| {way} | {Path(data).stem} | {means[way]:.3f} ({_each(by_seed)}) | {seconds:,.0f} |")
+                lines.append(f"| {way} | {Path(data).stem} | {means[way]:.3f} ({_each(by_seed)}) | {seconds:,.0f} |")
         claims += _of_mini(Path(data).stem, means)
-    return "\n\n".join(
-        [
-            "`python benchmarks/from_scratch.py`: the shipped recipes on the images of their data sets, CIFAR-10's as "
-            "JPEG files.",
-            "\n".join(lines),
-            "The shipped base `mini` at its own size beside MobileNetV2 of width 0.35, which has seen all of ImageNet; "
-            f"fine-tuned with `{' '.join(ALL)}`:",
-            "\n".join(photos),
-            f"{when_and_where(rows)}. Seconds are those of the whole process, look at the images and test included.",
-            "\n".join(f"- {claim}" for claim in claims),
-        ]
+    how = (
+        "`python benchmarks/from_scratch.py --only mini`: the shipped base `mini` at its own size beside MobileNetV2 "
+        f"of width 0.35, which has seen all of ImageNet; fine-tuned with `{' '.join(ALL)}`:"
     )
+    return _page(how, lines, rows, claims)
+
+
+def _page(how: str, lines: list[str], rows: list[Row], claims: list[str]) -> str:
+    setting = f"{when_and_where(rows)}. Seconds are those of the whole process, look at the images and test included."
+    return "\n\n".join([how, "\n".join(lines), setting, "\n".join(f"- {claim}" for claim in claims)])
 
 
 def _of_mini(data: str, means: dict[str, float]) -> list[str]:
@@ -201,19 +213,22 @@ def _each(by_seed: dict[int, Row]) -> str:
 )
 @click.option("--results", type=Path, default=HERE / "RESULTS.md", help="Where the tables go.")
 @click.option("--work", type=Path, default=HERE.parent / "build" / "from-scratch", help="Intermediate files.")
+@click.option("--ledger", type=Path, default=HERE / "from_scratch.jsonl", help="What is measured, a JSON line each.")
 @click.option("--report-only", is_flag=True, help="Only write the tables of what is measured.")
-def main(only: list[str], seeds: list[int], results: Path, work: Path, report_only: bool) -> None:
+def main(only: list[str], seeds: list[int], results: Path, work: Path, ledger: Path, report_only: bool) -> None:
     work, shared = work.resolve(), shared_folder().resolve()
-    ledger = Ledger(work / "measurements.jsonl")
+    measured = Ledger(ledger)
     failures = 0
     if not report_only:
         if not (shared / "data").is_dir():
             raise click.ClickException(f"no data in {shared}; set KERASTK_SHARED to the folder that has it.")
         failures = measure_missing(
-            parts(only, seeds, work, shared), ledger, done=done,
+            parts(only, seeds, work, shared), measured, done=done,
             shown=lambda row: f"{row['score']:.4f}, {row['seconds']:.0f} s",
         )  # fmt: skip
-    finish(ledger.rows(), ledger, results, section="from-scratch", report=report, failures=failures, trial=None)
+    for section, report, ways in (("from-scratch", of_recipes, RECIPES), ("mini", of_mini, BASES)):
+        if rows := [row for row in measured.rows() if row["way"] in ways]:
+            finish(rows, measured, results, section=section, report=report, failures=failures, trial=None)
 
 
 if __name__ == "__main__":
