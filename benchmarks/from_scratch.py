@@ -226,6 +226,8 @@ def main(only: list[str], seeds: list[int], results: Path, work: Path, ledger: P
             parts(only, seeds, work, shared), measured, done=done,
             shown=lambda row: f"{row['score']:.4f}, {row['seconds']:.0f} s",
         )  # fmt: skip
+    if not measured.rows():
+        raise click.ClickException(f"nothing is measured in {ledger}.")
     for section, report, ways in (("from-scratch", of_recipes, RECIPES), ("mini", of_mini, BASES)):
         if rows := [row for row in measured.rows() if row["way"] in ways]:
             finish(rows, measured, results, section=section, report=report, failures=failures, trial=None)
