@@ -15,6 +15,7 @@ from kerastk.evaluation.neighbours import Neighbours
 from kerastk.evaluation.photo_reading import temperature
 from kerastk.evaluation.reading import believed
 from kerastk.evaluation.scores import of_batch
+from kerastk.evaluation.tta import kinds_of, views
 from kerastk.run import Run
 
 if TYPE_CHECKING:
@@ -45,16 +46,19 @@ class Predictor:
     returns an `Answer`, which unpacks into label and probability; with a list of those, or an array or file of arrays
     that holds several images, a list. With `top=3` each answer is a list of the three best. A saved model is
     calibrated: its logits were divided by the temperature in metrics.json. With `calibrated=False` that is undone; the
-    answers stay, their probabilities change. With `last` it is the model of the last epoch, where the run kept it.
+    answers stay, their probabilities change. With `last` it is the model of the last epoch, where the run kept it. With
+    `tta` probabilities are means over views of a photo: its mirror image too (`mirror`), small shifts too (`shift`), or
+    all of these (`mirror,shift`: six views, and six times the time).
 
     >>> label, probability = kerastk.load("runs/photos-resnet50-1")("cat.jpg")
     """
 
     batch_size = 32
 
-    def __init__(self, run: Run, *, calibrated: bool = True, last: bool = False):
+    def __init__(self, run: Run, *, calibrated: bool = True, last: bool = False, tta: str | None = None):
         from kerastk.tasks.photo_model import labels_of, load_model, shape_in
 
+        self.tta = kinds_of(tta)
         labels = labels_of(run)
         self._temperature = None if calibrated else _temperature(run, labels["head"], "last" if last else "best")
         self.classes: list[str] = labels["classes"]
@@ -89,6 +93,10 @@ class Predictor:
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities, (photos, classes) float32, for photos as `pixels` gives them, (photos, *shape) uint8."""
+        return np.sum([weight * self._plain(view) for weight, view in views(pixels, self.tta)], axis=0)
+
+    def _plain(self, pixels: np.ndarray) -> np.ndarray:
+        """`scores` of the photos as they are."""
         found = of_batch(self.model, pixels, self.batch_size, self.neighbours)
         return found if self._temperature is None else uncalibrated(found, self._temperature)
 
@@ -125,7 +133,7 @@ class Predictor:
 
 
 def load(
-    run: str | os.PathLike | Run, *, calibrated: bool = True, last: bool = False
+    run: str | os.PathLike | Run, *, calibrated: bool = True, last: bool = False, tta: str | None = None
 ) -> "Predictor | Tagger | Reconstructor":
     """What answers with a run's model: a `Predictor` for photos, a `Tagger` for text, the `Reconstructor` of an
     autoencoder.
@@ -135,17 +143,23 @@ def load(
     With `last` it answers by the model of the last epoch in place of the best one; the run kept it if it was told to
     (`keep_last`).
 
+    With `tta`, of a classifier of photos, each answer is the mean over several views of the photo (test-time
+    augmentation): `mirror`, `shift` or `mirror,shift`.
+
     Raises:
-        RunError: there is no such run, its files do not belong together, there is no calibration to undo, or the last
-            model was not kept.
+        RunError: there is no such run, its files do not belong together, there is no calibration to undo or are no
+            views to average, or the last model was not kept.
+        RecipeError: no such `tta`.
         WeightsError: the model is missing or damaged.
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     task = opened.labels.get("task")
     if task not in ("tag", "autoencode"):
-        return Predictor(opened, calibrated=calibrated, last=last)
+        return Predictor(opened, calibrated=calibrated, last=last, tta=tta)
+    kind = "a tagger" if task == "tag" else "an autoencoder"
+    if tta is not None:
+        raise RunError(f"{opened.path} is {kind}; tta is for classifiers of photos.")
     if not calibrated:
-        kind = "a tagger" if task == "tag" else "an autoencoder"
         raise RunError(f"{opened.path} is {kind}, which is not calibrated: there is nothing to undo.")
     if task == "tag":
         from kerastk.tagger import Tagger

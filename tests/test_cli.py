@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import kerastk
 from kerastk.cli import commands, main
 from kerastk.datasets.images import decode
 from kerastk.errors import GateError, KerastkError, RecipeError, RunError
@@ -169,6 +170,20 @@ def test_evaluate_warns_of_photos_that_were_trained_on_and_gates(small_run, digi
         in refused("evaluate", small_run.path, digits, "--assert-accuracy", 1.0, kind=GateError)
         or figures["accuracy"] == 1
     )
+
+
+def test_evaluate_and_predict_average_views(small_run, digits, tmp_path):
+    figures, plain = tmp_path / "figures.json", tmp_path / "plain.json"
+    invoke("evaluate", small_run.path, digits, "--tta", "mirror,shift", "--out", figures)
+    invoke("evaluate", small_run.path, digits, "--out", plain)
+    views, plain = json.loads(figures.read_text()), json.loads(plain.read_text())
+    assert views["tta"] == "mirror,shift"
+    assert "tta" not in plain
+    assert views["cross_entropy"] != plain["cross_entropy"]
+    photo = digits / "3" / "1.png"
+    label, probability = kerastk.load(small_run, tta="mirror")(photo)
+    assert f"{label} {probability:.3f}" in invoke("predict", small_run.path, photo, "--tta", "mirror").output
+    assert "got 'flip'" in refused("predict", small_run.path, photo, "--tta", "flip")
 
 
 def test_evaluate_refuses_a_class_the_model_does_not_know(small_run, tmp_path, digits):

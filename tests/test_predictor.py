@@ -215,3 +215,33 @@ def test_what_is_not_calibrated_cannot_be_undone(small_run, tmp_path):
         run.metrics_json.write_text(json.dumps({"best": {"temperature": value}}))
         with pytest.raises(RunError, match=r"metrics.json is damaged"):
             kerastk.load(run, calibrated=False)
+
+
+def test_views_of_a_photo_are_averaged(small_run, predictor, digits):
+    pixels = np.stack([predictor.pixels(digits / "2" / f"{number}.png") for number in range(5)])
+    # One pixel of 32 up and left, and down and right.
+    up_left = np.pad(pixels, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")[:, 1:, 1:]
+    down_right = np.pad(pixels, ((0, 0), (1, 0), (1, 0), (0, 0)), mode="edge")[:, :-1, :-1]
+    plain, moved, other = map(predictor.scores, (pixels, up_left, down_right))
+    mirrored, *mirrored_moved = (predictor.scores(each[:, :, ::-1]) for each in (pixels, up_left, down_right))
+    wanted = {
+        "mirror": (plain + mirrored) / 2,
+        "shift": plain / 2 + (moved + other) / 4,
+        "mirror,shift": (plain + mirrored) / 4 + sum([moved, other, *mirrored_moved]) / 8,
+    }
+    assert not np.allclose(plain, mirrored)
+    for tta, scores in wanted.items():
+        np.testing.assert_allclose(kerastk.load(small_run, tta=tta).scores(pixels), scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tta", ["flip", "", "mirror,mirror", "mirror shift"])
+def test_unknown_views_are_refused(small_run, tta):
+    with pytest.raises(RecipeError, match=f"tta must be mirror, shift or mirror,shift; got '{tta}'"):
+        kerastk.load(small_run, tta=tta)
+
+
+def test_only_classifiers_of_photos_average_views(tagger_run, row_code_run):
+    with pytest.raises(RunError, match="is a tagger; tta is for classifiers of photos"):
+        kerastk.load(tagger_run, tta="mirror")
+    with pytest.raises(RunError, match="is an autoencoder; tta is for classifiers of photos"):
+        kerastk.load(row_code_run, tta="mirror")

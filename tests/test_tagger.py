@@ -94,6 +94,7 @@ def test_predict_writes_files(tagger_run, tmp_path, monkeypatch, capsys, ending)
         ([], "give either --text or files"),
         (["--text", "a", "b.txt"], "give either --text or files"),
         (["--text", "a", "--top", "2"], "--top has no effect on a tagger"),
+        (["--text", "a", "--tta", "mirror"], "--tta has no effect on a tagger"),
         (["--text", "a", "--uncalibrated"], "--uncalibrated has no effect on a tagger"),
         (["--text", "a", "--out", "a.parquet"], ".csv"),
         (["missing.txt"], "no file 'missing.txt'"),

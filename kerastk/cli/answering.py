@@ -20,6 +20,11 @@ LAST_THRESHOLD = "warning  the threshold was set for the best model; the last on
 last_model = click.option(
     "--last", is_flag=True, help="Ask the model of the last epoch, of a run with --keep-last, in place of the best one."
 )
+several_views = click.option(
+    "--tta", metavar="VIEWS",
+    help="Test-time augmentation of photos: average the answers for a photo and its mirror image (mirror), for it and "
+    "small shifts (shift), or both (mirror,shift); two, three or six times the time.",
+)  # fmt: skip
 
 
 @click.command()
@@ -36,6 +41,7 @@ last_model = click.option(
     help="Probabilities for photos after temperature scaling, as the saved model gives them, or before: undone by the "
     "temperature in metrics.json. The answers are the same.  [default: calibrated]",
 )  # fmt: skip
+@several_views
 @last_model
 def predict(run: str, inputs: tuple[str, ...], text: str | None, out: Path | None, last: bool, **options: Any) -> None:
     """Let the model of RUN answer for photos, tag texts, or say how unlike what an autoencoder has learned items are.
@@ -81,6 +87,7 @@ def _predict_photos(
     top: int | None,
     threads: int | None,
     calibrated: bool | None,
+    tta: str | None,
 ) -> None:
     from kerastk.answers import ENDINGS, table
     from kerastk.screen import printable
@@ -91,7 +98,7 @@ def _predict_photos(
         check_ending(out, ENDINGS)
     start_backend()
     top = top or 1
-    predictor = kerastk.load(run, calibrated=calibrated is not False, last=last)
+    predictor = kerastk.load(run, calibrated=calibrated is not False, last=last, tta=tta)
     if top > len(predictor.classes):
         raise RecipeError(f"--top must be at most the number of classes, {len(predictor.classes)}; got {top}.")
     found = predictor.stream(inputs, top=top, threads=threads)
@@ -181,9 +188,10 @@ def _predict_items(run: Any, inputs: tuple[str, ...], out: Path | None, last: bo
 @click.argument("run")
 @click.argument("data")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures to a .json file.")
+@several_views
 @last_model
 @gate("assert_accuracy", "assert_f1", "assert_error")
-def evaluate(run: str, data: str, out: Path | None, last: bool, **values: Any) -> None:
+def evaluate(run: str, data: str, out: Path | None, last: bool, tta: str | None, **values: Any) -> None:
     """Measure the model of RUN on labelled DATA: photos, or a file of tagged sentences.
 
     For the run of an autoencoder DATA is what it can learn from and needs no labels; where the run learned normal
@@ -200,7 +208,7 @@ def evaluate(run: str, data: str, out: Path | None, last: bool, **values: Any) -
     check_run(wanted, opened)
     start_backend()
     screen = Screen()
-    figures = measure(kerastk.load(opened, last=last), data)
+    figures = measure(kerastk.load(opened, last=last, tta=tta), data)
     screen.figures("all", figures)
     if "anomalies" in figures:
         above, share = figures["anomalies"]["above"], opened.metrics["anomaly"]["false_alarms"]

@@ -68,7 +68,8 @@ def evaluate_photos(predictor: Predictor, data: Any) -> dict[str, Any]:
     """The figures of all readable images of `data`, photos or arrays.
 
     Beside those of `classification` there are `trained_on` (photos that stand in the run's training or validation
-    split, by content), `unreadable`, and, where some but not all were trained on, the figures of the rest as `unseen`.
+    split, by content), `unreadable`, where answers are means over views `tta`, and, where some but not all were trained
+    on, the figures of the rest as `unseen`.
 
     Raises:
         DataError: no photo can be read, or a label is not among the model's classes.
@@ -88,6 +89,8 @@ def evaluate_photos(predictor: Predictor, data: Any) -> dict[str, Any]:
     truth = np.array([predictor.classes.index(label) for label in found.labels])
     figures = classification(truth, scores, predictor.classes)
     figures |= {"trained_on": int(seen.sum()), "unreadable": found.unreadable}
+    if predictor.tta:
+        figures["tta"] = ",".join(predictor.tta)
     if 0 < seen.sum() < len(seen):
         figures["unseen"] = classification(truth[~seen], scores[~seen], predictor.classes)
     return figures
