@@ -81,7 +81,11 @@ def test_invariant_4_a_frozen_batch_normalization_stays_frozen_through_fit(small
 
 
 def test_invariant_5_equal_seeds_give_equal_runs_whatever_the_threads(digits, tmp_path):
-    first = kerastk.train(recipe(digits, tmp_path, deterministic=True, epochs=2, augment="strong"), show=False)
+    asked = kerastk.Classify(
+        data=str(digits), net="fast-4", image_size=12, augment="strong", dropout=0.2, deterministic=True, epochs=2,
+        threads=2, runs=str(tmp_path / "runs"),
+    )  # fmt: skip
+    first = kerastk.train(asked, show=False)
     second = kerastk.train(dataclasses.replace(first.recipe, name="again", threads=1), show=False)
     one, other = (keras.saving.load_model(run.model_keras).weights for run in (first, second))
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
@@ -104,9 +108,7 @@ def test_invariant_6_copies_never_stand_on_two_sides_and_test_is_read_once(digit
         return batches(split, *given)
 
     monkeypatch.setattr(Split, "batches", counted)
-    bare = kerastk.Finetune(
-        base="mobilenet_0.25", weights="none", image_size=32, augment="none", epochs=2, runs=str(tmp_path / "runs")
-    )
+    bare = kerastk.Classify(net="fast-4", image_size=12, augment="none", epochs=2, runs=str(tmp_path / "runs"))
     run = kerastk.train(bare, data=rows, show=False)
     side = {Path(file["path"]).stem.split("-")[-1] + file["label"]: set() for file in run.data["files"]}
     for file in run.data["files"]:

@@ -17,7 +17,7 @@ SMALL = (
 
 KERAS_OWN = [name for name, row in BASES.items() if not row.ships]
 # Of these, those that compile in a second or two.
-QUICK = {"mini", "vgg16", "resnet50", "mobilenet_0.25", "mobilenet_v2_0.35", "efficientnet_b0", "efficientnet_v2_b0"}
+QUICK = {"mini", "vgg16", "mobilenet_0.25", "mobilenet_v2_0.35", "efficientnet_b0"}
 
 
 def pytest_generate_tests(metafunc):

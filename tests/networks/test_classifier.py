@@ -69,8 +69,12 @@ def test_every_base_builds_trains_saves_and_answers_equally(member, small, photo
 
 
 @pytest.mark.parametrize(
-    "base", ["resnet50", "densenet121", "mobilenet_v2_0.35", "efficientnet_b0", "efficientnet_v2_b0"]
-)
+    "base",
+    [
+        "resnet50", pytest.param("densenet121", marks=pytest.mark.slow), "mobilenet_v2_0.35", "efficientnet_b0",
+        "efficientnet_v2_b0",
+    ],
+)  # fmt: skip
 def test_scaling_inside_is_preprocess_input_outside(base, small, photos):
     model = small(base)
     size = BASES[base].smallest

@@ -9,13 +9,16 @@ from kerastk.networks.folding import folded
 PHOTOS = np.random.default_rng(7).integers(0, 256, (4, 64, 64, 3), "uint8")
 # With batch normalisation behind every convolution, and in front of some.
 BASES = ["mobilenet_v2_0.35", "resnet50_v2", "efficientnet_b0", "mobilenet_v3_small"]
+SLOW = ("resnet50_v2", "efficientnet_b0")
 
 
 def normalisations(network):
     return [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize(
+    "base", [pytest.param(each, marks=pytest.mark.slow) if each in SLOW else each for each in BASES]
+)
 def test_a_folded_network_is_the_same_function(base):
     keras.utils.set_random_seed(3)
     network = features_model(classifier(base, classes=3, image_size=64, dropout=0.5, weights=None))
