@@ -41,6 +41,29 @@ def digits(tmp_path_factory):
     return folder
 
 
+def shallow(include_top, input_tensor, pooling, weights, alpha):
+    """Stands for MobileNet at a quarter of its width: as many stages and features, and a sixth of the layers.
+
+    Most of what the test of a run takes is the making of its graph.
+    """
+    from keras import Model, layers, utils
+
+    values = input_tensor
+    for number, filters in enumerate((16, 32, 64, 128, 256), start=1):
+        values = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False, name=f"conv_{number}")(values)
+        values = layers.BatchNormalization(name=f"norm_{number}")(values)
+        values = layers.ReLU(name=f"relu_{number}")(values)
+    pooled = layers.GlobalAveragePooling2D(name="pool")(values)
+    return Model(utils.get_source_inputs(input_tensor), pooled, name="mobilenet")
+
+
+@pytest.fixture(autouse=True)
+def base(request, monkeypatch):
+    """Outside the tests of networks `mobilenet_0.25` is a shallow network."""
+    if request.path.parent.name != "networks":
+        monkeypatch.setattr("keras.applications.MobileNet", shallow)
+
+
 SMALL = {"base": "mobilenet_0.25", "weights": "none", "image_size": 32, "augment": "none", "threads": 2}
 
 
@@ -52,6 +75,7 @@ def small_run(digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     recipe = kerastk.Finetune(data=str(digits), epochs=8, learning_rate=3e-3, runs=str(folder), **SMALL)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("keras.applications.MobileNet", shallow)
         patch.setenv("KERASTK_CACHE", str(folder / "cache"))
         return kerastk.train(recipe, show=False)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerastk.datasets.pipeline import Vary
 from kerastk.networks.classifier import logits_model
@@ -232,6 +233,19 @@ class ClippedMultiOptimizer(keras.optimizers.MultiOptimizer):
 def learning_rate(made: keras.optimizers.Optimizer) -> float:
     """The optimizer's learning rate now; the largest of several (the head's)."""
     return max(float(each.learning_rate) for each in inner_optimizers(made))
+
+
+def highest_rate(made: keras.optimizers.Optimizer) -> float:
+    """The highest learning rate so far, which after a warm-up or near the end of a schedule is not that of now."""
+    return max(_highest(each) for each in inner_optimizers(made))
+
+
+def _highest(made: keras.optimizers.Optimizer) -> float:
+    rate = made._learning_rate
+    if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return float(made.learning_rate)
+    steps = np.linspace(0, int(made._iterations), 100, dtype=int)
+    return max(float(rate(int(step))) for step in np.unique(steps))
 
 
 def inner_optimizers(made: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:

@@ -7,7 +7,7 @@ from kerastk.errors import Diverged, RecipeError
 from kerastk.training.callbacks.judging import MONITOR, Validation
 from kerastk.training.callbacks.memory import Remembering
 from kerastk.training.callbacks.rows import EpochRows
-from kerastk.training.phases import inner_optimizers, learning_rate
+from kerastk.training.phases import highest_rate, inner_optimizers
 
 
 class Guard(Remembering, keras.callbacks.Callback):
@@ -39,8 +39,10 @@ class Guard(Remembering, keras.callbacks.Callback):
             self._refuse(f"{self.monitor} is no longer a number after epoch {self._epoch}")
 
     def _refuse(self, what: str) -> None:
-        rate = learning_rate(self.model.optimizer)
-        raise Diverged(f"{what}, learning rate {rate:.2g}; try --learning-rate {rate / 10:.1g} or --precision float32")
+        rate = highest_rate(self.model.optimizer)
+        raise Diverged(
+            f"{what}, learning rate up to {rate:.2g}; try --learning-rate {rate / 10:.1g} or --precision float32"
+        )
 
 
 class Plateau(Remembering, keras.callbacks.Callback):
