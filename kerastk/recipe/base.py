@@ -1,6 +1,7 @@
 """What the recipes of all tasks share: their fields, and how a value is checked."""
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -241,9 +242,14 @@ def given_or(value: Any, automatic: Any) -> Any:
 
 def kinds_of(owner: type[Recipe], field: dataclasses.Field) -> tuple[type, ...]:
     """The types a field takes, without None."""
-    hint = typing.get_type_hints(owner)[field.name]
+    hint = _hints(owner)[field.name]
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return tuple(kind for kind in kinds if kind is not type(None))
+
+
+@functools.cache
+def _hints(owner: type[Recipe]) -> dict[str, Any]:
+    return typing.get_type_hints(owner)
 
 
 def checked(field: dataclasses.Field, kinds: tuple[type, ...], value: Any) -> Any:
