@@ -41,27 +41,34 @@ def digits(tmp_path_factory):
     return folder
 
 
-def shallow(include_top, input_tensor, pooling, weights, alpha):
-    """Stands for MobileNet at a quarter of its width: as many stages and features, and a sixth of the layers.
+def shallow(patch):
+    """Put a shallow network in the place of MobileNet at a quarter of its width: as many stages and features.
 
-    Most of what the test of a run takes is the making of its graph.
+    Most of what the test of a run takes is the making of its graph, and this one has a sixth of the layers.
     """
-    from keras import Model, layers, utils
+    from keras import Model, applications, layers, utils
 
-    values = input_tensor
-    for number, filters in enumerate((16, 32, 64, 128, 256), start=1):
-        values = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False, name=f"conv_{number}")(values)
-        values = layers.BatchNormalization(name=f"norm_{number}")(values)
-        values = layers.ReLU(name=f"relu_{number}")(values)
-    pooled = layers.GlobalAveragePooling2D(name="pool")(values)
-    return Model(utils.get_source_inputs(input_tensor), pooled, name="mobilenet")
+    real = applications.MobileNet
+
+    def made(**arguments):
+        if arguments.get("alpha") != 0.25:
+            return real(**arguments)
+        values = arguments["input_tensor"]
+        for number, (filters, size) in enumerate([(16, 3), (32, 3), (64, 3), (128, 3), (256, 1)], start=1):
+            convolution = layers.Conv2D(filters, size, strides=2, padding="same", use_bias=False, name=f"conv_{number}")
+            values = layers.BatchNormalization(name=f"norm_{number}")(convolution(values))
+            values = layers.ReLU(name=f"relu_{number}")(values)
+        pooled = layers.GlobalAveragePooling2D(name="pool")(values)
+        return Model(utils.get_source_inputs(arguments["input_tensor"]), pooled, name="mobilenet")
+
+    patch.setattr("keras.applications.MobileNet", made)
 
 
 @pytest.fixture(autouse=True)
 def base(request, monkeypatch):
-    """Outside the tests of networks `mobilenet_0.25` is a shallow network."""
+    """Outside the tests of networks `mobilenet_0.25` is a shallow one."""
     if request.path.parent.name != "networks":
-        monkeypatch.setattr("keras.applications.MobileNet", shallow)
+        shallow(monkeypatch)
 
 
 SMALL = {"base": "mobilenet_0.25", "weights": "none", "image_size": 32, "augment": "none", "threads": 2}
@@ -75,7 +82,7 @@ def small_run(digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     recipe = kerastk.Finetune(data=str(digits), epochs=8, learning_rate=3e-3, runs=str(folder), **SMALL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("keras.applications.MobileNet", shallow)
+        shallow(patch)
         patch.setenv("KERASTK_CACHE", str(folder / "cache"))
         return kerastk.train(recipe, show=False)
 

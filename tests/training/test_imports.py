@@ -73,7 +73,9 @@ def test_a_guard_ends_a_fit_whose_loss_is_no_number(network):
     network.compile(optimizer("sgd", 0.1), loss("cross_entropy"))
     labels = LABELS.copy()
     labels[20] = np.nan
-    with pytest.raises(Diverged, match=r"^the loss is no longer a number at epoch 1, batch 3, learning rate 0\.1"):
+    with pytest.raises(
+        Diverged, match=r"^the loss is no longer a number at epoch 1, batch 3, learning rate up to 0\.1"
+    ):
         network.fit(VALUES, labels, batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[Guard()])
 
 
