@@ -44,7 +44,7 @@ def digits(tmp_path_factory):
 def shallow(patch):
     """Put a shallow network in the place of MobileNet at a quarter of its width: as many stages and features.
 
-    Most of what the test of a run takes is the making of its graph, and this one has a sixth of the layers.
+    Most of what the test of a run takes is the making of its graph, and this one has a fifth of the layers.
     """
     from keras import Model, applications, layers, utils
 

@@ -28,8 +28,8 @@ def views(images: np.ndarray, kinds: tuple[str, ...]) -> Iterator[tuple[float, n
     """The views of images, (images, height, width, channels) uint8, each with its weight; the weights sum to 1.
 
     With `mirror` each view is also seen mirrored. With `shift` half of the weight is that of two more views, moved by
-    1/32 of the side up and left, and down and right, with the border repeated (Jordan 2024, arXiv:2404.00498, section
-    3.5, where the border is reflected). Without either there is one view, the images as they are.
+    1/32 of the side up and left, and down and right, with the border repeated (Jordan 2024, arXiv:2404.00498). Without
+    either there is one view, the images as they are.
     """
     moved = [(1.0, images)]
     if "shift" in kinds:
