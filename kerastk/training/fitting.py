@@ -16,6 +16,7 @@ from kerastk.errors import Diverged, KerastkError, RunError, Stopped
 from kerastk.evaluation.metrics import equal_classes, log_loss
 from kerastk.evaluation.neighbours import Neighbours
 from kerastk.networks.cuts import TRAINING_WORK, features, kept_values
+from kerastk.networks.fused import fuse
 from kerastk.notation import MOST_ROLLBACKS
 from kerastk.screen import Screen
 from kerastk.training import probe
@@ -264,6 +265,8 @@ class Fitting:
         self.best.judging = phase.closing is None
         if phase.fresh and not self._momenta:
             self._momenta = quicken_statistics(self.model, train.steps)
+        if phase.fresh and self.device == "cpu":
+            fuse(self.model)
         fitted = self.prepare(self.model, phase, start)
         if any(self.penalty):
             regularise(fitted, *self.penalty)

@@ -3,6 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow
 from PIL import Image
 
 import kerastk
@@ -137,6 +138,15 @@ def test_equal_seeds_equal_runs_and_others_differ(classified, digit_arrays, tmp_
     assert once.predictions_csv.read_text() == again.predictions_csv.read_text()
     other = classified(augment="shift-pad,flip", mixup=0.2, dropout=0.1, epochs=2, seed=1)
     assert once.predictions_csv.read_text() != other.predictions_csv.read_text()
+
+
+def test_it_trains_with_tensorflows_fused_normalisation(classified, monkeypatch):
+    met, kernel = [], tensorflow.raw_ops.FusedBatchNormV3
+    monkeypatch.setattr(tensorflow.raw_ops, "FusedBatchNormV3", lambda **given: met.append(1) or kernel(**given))
+    run = classified(epochs=1)
+    # Once a layer in the step's graph; the saved model is Keras's own.
+    assert len(met) == 6
+    assert np.isfinite(run.metrics["test"]["cross_entropy"])
 
 
 def test_bfloat16_keeps_the_figures_finite(classified):
