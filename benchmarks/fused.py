@@ -1,6 +1,6 @@
-"""What BatchNormalization costs in training: images a second with Keras's own operations and with the fused kernel.
+"""Fused kernels in training on a CPU: images a second with Keras's own operations, and with what `fuse` takes for them.
 
-    python benchmarks/normalisation.py                # a few minutes on two cores
+    python benchmarks/fused.py                # four minutes on two cores
 
 One process, the networks in turns, images of noise that lie in memory: nothing but the step of `fit` is measured.
 """
@@ -53,7 +53,7 @@ def steps(net: str, policy: str, *, fused: bool) -> Iterator[float]:
 @click.option("--results", type=Path, default=HERE / "RESULTS.md", help="Where the table goes.")
 def main(results: Path) -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    lines = ["| network | numbers | Keras's operations | fused kernel | ratio |", "|---|---|---|---|---|"]
+    lines = ["| network | numbers | Keras's operations | fused kernels | ratio |", "|---|---|---|---|---|"]
     for net in NETS:
         for precision, policy in PRECISIONS.items():
             ways = [steps(net, policy, fused=fused) for fused in (False, True)]
@@ -65,10 +65,10 @@ def main(results: Path) -> None:
     packages = ", ".join(f"{name} {here[name]}" for name in ("python", "keras", "tensorflow", "kerastk"))
     lines.append(
         f"\n{time.strftime('%Y-%m-%d')}; {here['cpu']}, {here['cores']} cores; {packages}; "
-        f"`python benchmarks/normalisation.py`: 32 x 32 images a second, medians of {ROUNDS} stretches "
+        f"`python benchmarks/fused.py`: 32 x 32 images a second, medians of {ROUNDS} stretches "
         f"of {SECONDS} s in turns."
     )
-    write_section(results, "normalisation", "\n".join(lines))
+    write_section(results, "fused", "\n".join(lines))
     click.echo(f"wrote {results}")
 
 
