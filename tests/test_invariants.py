@@ -204,5 +204,7 @@ def test_invariant_10_tensorflow_is_imported_only_for_what_is_its_own():
                 names = [node.module]
             if any(name.split(".")[0] == "tensorflow" for name in names):
                 where.add(path.relative_to(PACKAGE).as_posix())
-    # Devices, determinism, event files and gradients; a run on JAX is in tests/training/test_backends.py.
-    assert where == {"testing.py", "training/device.py", "training/plan.py", "training/tensorboard.py"}
+    # Devices, determinism, event files, gradients, fused kernels; a run on JAX is in tests/training/test_backends.py.
+    assert where == {
+        "networks/fused.py", "testing.py", "training/device.py", "training/plan.py", "training/tensorboard.py",
+    }  # fmt: skip
