@@ -1,7 +1,7 @@
 """Normalisation and activations in one kernel each, forward and back, where TensorFlow trains on a CPU.
 
 Keras computes both operation by operation, each of which reads and writes all values. On a CPU that takes about as long
-as all else in a small network (`benchmarks/fused.py`); on a GPU XLA compiles the whole step.
+as all else in a small network in bfloat16 (`benchmarks/fused.py`); on a GPU XLA compiles the whole step.
 """
 
 import functools
