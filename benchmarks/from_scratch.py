@@ -42,10 +42,10 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Claim:
-    """What a recipe is said to reach on its test images, and in how many seconds of the whole process."""
+    """What a recipe is said to reach on its test images, if anything, and in how many seconds of the whole process."""
 
     data: str
-    accuracy: float
+    accuracy: float | None = None
     seconds: float | None = None
 
 
@@ -57,6 +57,7 @@ RECIPES = {
     "mnist-ensemble": Claim("mnist", 0.996),
     "cifar10-fast": Claim(COPIES, 0.93, 5400),
     "cifar10-resnet20": Claim(COPIES, 0.91),
+    "cifar10-wrn": Claim(COPIES),
 }
 PROBE = ["--unfreeze", "head"]
 ALL = ["--unfreeze", "all", "--augment", "strong", "--learning-rate", "0.001", "--epochs", "24"]
@@ -147,13 +148,14 @@ def of_recipes(rows: list[Row]) -> str:
     for way, claim in RECIPES.items():
         images = (EXACT, COPIES) if claim.data == COPIES else (claim.data,)
         measured = {data: found[data, way] for data in images if (data, way) in found}
-        if not measured:
+        if not measured and claim.accuracy is not None:
             claims.append(judged(f"{way} reaches {claim.accuracy:.1%}", None))
         for data, by_seed in measured.items():
             mean, seconds = _mean(by_seed), statistics.median(row["seconds"] for row in by_seed.values())
             lines.append(f"| {way} | {data} | {mean:.2%} ({_each(by_seed)}) | {seconds:,.0f} |")
-            reached = f"{way} reaches {claim.accuracy:.1%} on {data}"
-            claims.append(judged(reached, mean >= claim.accuracy, f"{mean:.2%}"))
+            if claim.accuracy is not None:
+                reached = f"{way} reaches {claim.accuracy:.1%} on {data}"
+                claims.append(judged(reached, mean >= claim.accuracy, f"{mean:.2%}"))
             if claim.seconds is not None:
                 within = f"{way} takes at most {claim.seconds / 60:.0f} minutes on {data}"
                 claims.append(judged(within, seconds <= claim.seconds, f"{seconds / 60:.1f}"))

@@ -5,7 +5,7 @@ import pytest
 
 from kerastk.errors import RecipeError
 from kerastk.notation import OPTIMIZERS, SCHEDULES, schedule_numbers, seconds, size_bytes, split_fractions
-from kerastk.recipe import Autoencode, Finetune, construct, dump, load
+from kerastk.recipe import Autoencode, Classify, Finetune, construct, dump, load
 from kerastk.storage import write_atomic
 
 
@@ -309,6 +309,18 @@ def test_resolve_fills_in_the_defaults():
     fresh = resolved(weights="none")
     assert (fresh.epochs, fresh.learning_rate, fresh.patience) == (30, 1e-3, 15)
     assert resolved(stages=1).unfreeze == "all"
+
+
+def test_from_random_weights_half_of_a_long_training_may_pass_without_progress():
+    # ResNet-20 on CIFAR-10, 100 epochs of one_cycle: the lowest loss of the first 31 was that of epoch 16.
+    found = {name: value for name, value in FOUND.items() if name != "base"}
+    for kind in (
+        lambda **values: resolved(weights="none", **values),
+        lambda **values: Classify(**values).resolve(net="resnet20", decoded=False, dropout=0.0, **found),
+    ):
+        assert [kind(**each).patience for each in ({}, {"epochs": 8}, {"epochs": 100})] == [15, 15, 50]
+        assert kind(epochs=100, patience=3).patience == 3
+    assert resolved(epochs=100).patience == 5
 
 
 def test_the_learning_rate_and_the_decay_go_by_the_optimizer():

@@ -126,7 +126,8 @@ class Recipe:
     )  # fmt: skip
     patience: int | None = option(
         None, "Stop a phase after so many epochs without a better validation cross-entropy.",
-        group="training", auto="5; 15 with --weights none", unit="epochs", low=1, high=100_000,
+        group="training", auto="5; with --weights none 15, or half of the epochs where that is more", unit="epochs",
+        low=1, high=100_000,
     )  # fmt: skip
     min_delta: float | None = option(
         None, "What counts as better: a validation cross-entropy lower by more than this.", group="training", auto="0",
@@ -233,6 +234,11 @@ class Recipe:
             # Of what is on or off, on is given.
             if getattr(self, name) is not None and getattr(self, name) is not False:
                 raise RecipeError(f"{name} has no effect {reason}; leave it out.")
+
+
+def fresh_patience(epochs: int) -> int:
+    """The automatic patience from random weights, whose validation swings for long while the learning rate is high."""
+    return max(15, epochs // 2)
 
 
 def given_or(value: Any, automatic: Any) -> Any:

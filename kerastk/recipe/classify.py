@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from kerastk.errors import RecipeError
 from kerastk.notation import AUGMENT_POLICIES, AUGMENT_STEPS, OPTIMIZERS
-from kerastk.recipe.base import given_or, option
+from kerastk.recipe.base import fresh_patience, given_or, option
 from kerastk.recipe.images import MAX_BAD, Images
 
 # Up to this side, in pixels, an image is small: it is taken as it is, by a network made for such.
@@ -91,8 +91,8 @@ class Classify(Images):
         auto="1, or a tenth of a shorter training", unit="epochs", low=0, high=1000,
     )  # fmt: skip
     patience: int | None = option(
-        None, "Stop after so many epochs without a better validation cross-entropy.", group="training", auto="15",
-        unit="epochs", low=1, high=100_000,
+        None, "Stop after so many epochs without a better validation cross-entropy.", group="training",
+        auto="15, or half of the epochs where that is more", unit="epochs", low=1, high=100_000,
     )  # fmt: skip
     name: str | None = option(
         None, "The run's name; must be new.", group="output", auto="<data>-<net>-<n>", common=True
@@ -130,7 +130,7 @@ class Classify(Images):
             "cutmix": given_or(self.cutmix, 0.0),
             "label_smoothing": given_or(self.label_smoothing, 0.1),
             "focal_gamma": given_or(self.focal_gamma, 2.0) if self.balance == "focal" else None,
-            **self.optimisation(patience=15),
+            **self.optimisation(patience=fresh_patience(epochs)),
         }
         if decoded:
             values["threads"] = threads

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from kerastk.errors import RecipeError
 from kerastk.notation import OPTIMIZERS, shown, size_bytes
-from kerastk.recipe.base import given_or, option
+from kerastk.recipe.base import fresh_patience, given_or, option
 from kerastk.recipe.images import MAX_BAD, Images
 
 # What None stands for where it is needed before the rest can be resolved.
@@ -207,7 +207,7 @@ class Finetune(Images):
             elif self.manifold_mixup is not None:
                 raise RecipeError(f"manifold_mixup has no effect with unfreeze {self.unfreeze}: nothing is frozen.")
         if not self.head_alone or values.get("probe") == "train":
-            values |= self.optimisation(patience=15 if fresh else 5)
+            values |= self.optimisation(patience=fresh_patience(values["epochs"]) if fresh else 5)
             values["focal_gamma"] = given_or(self.focal_gamma, 2.0) if self.balance == "focal" else None
             values["label_smoothing"] = given_or(self.label_smoothing, 0.1)
             values["dropout"] = given_or(self.dropout, DROPOUT)
