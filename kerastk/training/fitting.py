@@ -101,6 +101,9 @@ class Fitting:
             Stopped: SIGTERM came, or Ctrl-C before there was a best model.
             KerastkError: a photo is gone, the figures are no numbers, the cache or a checkpoint cannot be written.
         """
+        if self.device == "cpu" and any(isinstance(phase, Phase) and phase.fresh for phase in phases):
+            # Also where all is trained, since what is judged is to be the same to the last bit.
+            fuse(self.model)
         try:
             for number, phase in enumerate(phases):
                 if self.keeper.reaches(number):
@@ -265,8 +268,6 @@ class Fitting:
         self.best.judging = phase.closing is None
         if phase.fresh and not self._momenta:
             self._momenta = quicken_statistics(self.model, train.steps)
-        if phase.fresh and self.device == "cpu":
-            fuse(self.model)
         fitted = self.prepare(self.model, phase, start)
         if any(self.penalty):
             regularise(fitted, *self.penalty)

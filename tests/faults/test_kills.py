@@ -65,6 +65,15 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(configuration, batches, case
     assert not hit.run.checkpoint.exists()
 
 
+@pytest.mark.parametrize("configuration", ["classes", pytest.param("codes", marks=pytest.mark.slow)])
+def test_a_run_that_is_killed_when_all_is_trained_is_judged_as_the_uninterrupted_one(
+    configuration, case, first, second, reference
+):
+    hit = case(configuration)
+    assert first.run(hit.out, **hit.job, counted=True, at=["end", "send", "SIGKILL"]).code == KILLED
+    goes_on_to_the_same_end(hit, second, reference(configuration))
+
+
 @pytest.mark.slow
 def test_early_stopping_and_the_best_model_are_the_same_across_a_kill(case, first, second, reference):
     hit, whole = case("stops"), reference("stops")
