@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,19 @@ def test_finetune_help_is_grouped_with_common_options_first():
 def test_train_help_needs_no_recipe_and_shows_the_options_of_one():
     assert "NAME|FILE" in invoke("train").output
     assert "--head-epochs" in invoke("train", "digits", "--help").output
+
+
+def test_a_recipe_is_called_with_hyphens_or_underscores_and_the_nearest_names_are_told():
+    for name in ("mnist-fast", "mnist_fast", "few-photos"):
+        assert "--learning-rate" in invoke("train", name, "--help").output
+    for name, near in (
+        ("mnist", "did you mean mnist-autoencoder or mnist-denoising or .* or mnist-fast or "),
+        ("flower", "did you mean flowers or flowers-inception_v3 or "),
+        ("cifar10-resnet", r"did you mean cifar10-resnet20\?"),
+        ("qqq", "shipped: cats_dogs, cifar10-fast, "),
+    ):
+        message = refused("train", name, kind=RecipeError)
+        assert re.match(f"no recipe is called '{name}'; {near}", message)
 
 
 def test_a_recipe_of_another_task_is_refused_naming_both(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Commands that train: `finetune`, `classify`, `tag`, `autoencode`, `train`, `resume`, `lr-find`, `demo`."""
 
+import difflib
 import os
 from pathlib import Path
 from typing import Any
@@ -127,13 +128,15 @@ def train(context: click.Context, name: str | None, options: tuple[str, ...]) ->
 
 def _recipe_file(name: str) -> Path:
     """A recipe's file by its path or by the name of a shipped recipe."""
-    if name in recipes.shipped_names():
-        return recipes.folder() / f"{name}.toml"
+    path = recipes.file(name)
+    if path is not None:
+        return path
     if name.endswith(".toml") or os.sep in name:
         return Path(name)
-    raise RecipeError(
-        f"no recipe is called {name!r}; shipped: {', '.join(recipes.shipped_names())}. A file ends in .toml."
-    )
+    shipped = recipes.shipped_names()
+    near = [each for each in shipped if name and each.startswith(name)] or difflib.get_close_matches(name, shipped)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"shipped: {', '.join(shipped)}."
+    raise RecipeError(f"no recipe is called {name[:80]!r}; {hint} A file ends in .toml.")
 
 
 def _train(recipe: Recipe, dry: bool, resume: bool, values: dict[str, Any]) -> None:
