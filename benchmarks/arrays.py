@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
-from comparing import judged, shared_folder
+from comparing import judged, shared_folder, when_and_where
 from measuring import machine, versions, write_section
 
 HERE = Path(__file__).resolve().parent
@@ -73,9 +73,9 @@ def main(data: Path | None, results: Path) -> None:
         lines.append(f"| {batch_size} | {ours:,.0f} | {plain:,.0f} | {ours / plain:.2f} |")
         click.echo(lines[-1])
     here = {**machine(), **versions("keras", "tensorflow", "kerastk")}
-    packages = ", ".join(f"{name} {here[name]}" for name in ("python", "keras", "tensorflow", "kerastk"))
+    made = when_and_where([{"date": time.strftime("%Y-%m-%d"), "setting": here}])
     lines.append(
-        f"\n{time.strftime('%Y-%m-%d')}; {here['cpu']}, {here['cores']} cores; {packages}; "
+        f"\n{made}; "
         f"`python benchmarks/arrays.py`: images of 28 x 28 pixels a second, medians of {EPOCHS} epochs in turns, "
         "into a network of one dense layer."
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from comparing import when_and_where
 from measuring import machine, versions, write_section
 
 HERE = Path(__file__).resolve().parent
@@ -62,9 +63,9 @@ def main(results: Path) -> None:
             lines.append(f"| {net} | {precision} | {stock:,.0f} | {fused:,.0f} | {fused / stock:.2f} |")
             click.echo(lines[-1])
     here = {**machine(), **versions("keras", "tensorflow", "kerastk")}
-    packages = ", ".join(f"{name} {here[name]}" for name in ("python", "keras", "tensorflow", "kerastk"))
+    made = when_and_where([{"date": time.strftime("%Y-%m-%d"), "setting": here}])
     lines.append(
-        f"\n{time.strftime('%Y-%m-%d')}; {here['cpu']}, {here['cores']} cores; {packages}; "
+        f"\n{made}; "
         f"`python benchmarks/fused.py`: 32 x 32 images a second, medians of {ROUNDS} stretches "
         f"of {SECONDS} s in turns."
     )
